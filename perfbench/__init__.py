@@ -1,0 +1,3 @@
+"""perfbench: a deployment performance profiler for fine-tuned language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,284 @@
+"""The run folder (DESIGN 7): the only file that knows where things lie and in which form.
+
+    manifest.json  prompts.jsonl  journal.jsonl  summary.json  report.html  report.md
+    schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
+    requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
+    telemetry/<session>.parquet  quality/<variant>.parquet  server/<server>.log
+
+While a process still writes, its rows are in a spool beside the final file (`*.spool`: length-prefixed msgpack, one `os.write`
+a row, so that a killed process loses only what it had not yet received). The spool becomes Parquet when the stage ends, or in
+`recover()` after a crash. What the journal does not name as finished did not finish.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from perfbench.errors import RunFolderError
+from perfbench.records import JournalEntry, Manifest, QualityRecord, Record, Sample, Summary
+
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+_LENGTH = struct.Struct("<I")
+
+_RECORD_SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()), ("trial", pa.string()), ("variant", pa.string()), ("worker", pa.int32()), ("prompt_id", pa.string()),
+        ("scheduled_ns", pa.int64()), ("sent_ns", pa.int64()), ("first_token_ns", pa.int64()), ("last_token_ns", pa.int64()), ("end_ns", pa.int64()),
+        ("chunk_ns", pa.list_(pa.int64())), ("chunk_tokens", pa.list_(pa.int32())),
+        ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()), ("cached_tokens", pa.int32()),
+        ("status", pa.string()), ("error", pa.string()), ("error_message", pa.string()), ("http_status", pa.int32()), ("finish_reason", pa.string()),
+        ("stamp", pa.string()), ("coalesced_reads", pa.int32()), ("bytes_received", pa.int64()), ("output_text", pa.string()),
+    ]
+)  # fmt: skip
+_SAMPLE_SCHEMA = pa.schema(
+    [("t_ns", pa.int64()), ("source", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("unit", pa.string()), ("labels", pa.string())]
+)
+_QUALITY_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("variant", pa.string()), ("prompt", pa.string()), ("prompt_sha256", pa.string()), ("expected", pa.string()),
+        ("output", pa.string()), ("error", pa.string()), ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
+        ("scores", pa.string()), ("passed", pa.bool_()), ("label", pa.string()), ("contaminated", pa.bool_()),
+    ]
+)  # fmt: skip
+
+
+class Spool(Generic[Row]):
+    """Append-only file of structs that survives kill -9 of its writer. Not for reading while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def append(self, row: Row) -> None:
+        body = self._encoder.encode(row)
+        os.write(self._file, _LENGTH.pack(len(body)) + body)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_spool(path: Path, kind: type[Row]) -> list[Row]:
+    """All whole rows of a spool; a torn last row is left out."""
+    data = path.read_bytes()
+    decoder = msgspec.msgpack.Decoder(kind)
+    rows: list[Row] = []
+    at = 0
+    while at + _LENGTH.size <= len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        if at + length > len(data):
+            break
+        rows.append(decoder.decode(data[at : at + length]))
+        at += length
+    return rows
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write records as Parquet, whole or not at all."""
+    _write_table(path, pa.Table.from_pylist([msgspec.structs.asdict(record) for record in records], schema=_RECORD_SCHEMA))
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Write samples as Parquet, whole or not at all; labels become JSON text with sorted keys."""
+    rows = [{**msgspec.structs.asdict(sample), "labels": _json_text(sample.labels)} for sample in samples]
+    _write_table(path, pa.Table.from_pylist(rows, schema=_SAMPLE_SCHEMA))
+
+
+def _json_text(value: object) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    pq.write_table(table, part, compression="zstd")
+    part.replace(path)
+
+
+class RunFolder:
+    """One run on disk. `create` makes one, `open` finds one; everything else reads or writes its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, parent: Path, scenario_name: str) -> RunFolder:
+        """Make `<scenario>-<UTC>-<id>` under `parent`."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = parent / f"{scenario_name}-{stamp}-{secrets.token_hex(2)}"
+        for part in ("schedules", "requests", "telemetry", "quality", "server"):
+            (path / part).mkdir(parents=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """A folder that holds a manifest; raises RunFolderError for anything else."""
+        folder = Path(path)
+        if not (folder / "manifest.json").is_file():
+            raise RunFolderError(f"{folder} is no run: expected a folder with manifest.json", hint="runs lie under results/")
+        return cls(folder.absolute())
+
+    # -- what is written once
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        self._write_json("manifest.json", manifest)
+
+    def manifest(self) -> Manifest:
+        return self._read_json("manifest.json", Manifest)
+
+    def write_summary(self, summary: Summary) -> None:
+        self._write_json("summary.json", summary)
+
+    def summary(self) -> Summary:
+        if not (self.path / "summary.json").is_file():
+            raise RunFolderError(f"{self.path} has no summary.json: the run has not finished", hint="perfbench run --resume finishes it")
+        return self._read_json("summary.json", Summary)
+
+    def write_prompts(self, rows: Sequence[msgspec.Struct]) -> Path:
+        """The load's prompts as sent, one a line, before anything is driven."""
+        path = self.path / "prompts.jsonl"
+        self._write_bytes(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        return path
+
+    def write_text(self, name: str, text: str) -> Path:
+        """A report at the top of the folder."""
+        path = self.path / name
+        self._write_bytes(path, text.encode())
+        return path
+
+    # -- the journal
+
+    def append_journal(self, event: Any, key: str = "", data: msgspec.Struct | dict[str, Any] | None = None) -> None:
+        """Say that something has finished. On disk when this returns."""
+        body = msgspec.to_builtins(data) if data is not None else {}
+        entry = JournalEntry(event=event, t_ns=time.monotonic_ns(), utc=datetime.now(UTC).isoformat(timespec="milliseconds"), key=key, data=body)
+        file = os.open(self.path / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(file, msgspec.json.encode(entry) + b"\n")
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def journal(self) -> list[JournalEntry]:
+        """All whole lines, oldest first."""
+        path = self.path / "journal.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]
+        decoder = msgspec.json.Decoder(JournalEntry)
+        return [decoder.decode(line) for line in lines if line]
+
+    def finished(self, event: str) -> dict[str, dict[str, Any]]:
+        """key -> data of every journal entry of one event; the newest wins."""
+        return {entry.key: entry.data for entry in self.journal() if entry.event == event}
+
+    # -- requests
+
+    def schedule_path(self, stage: str, repeat: int) -> Path:
+        return self.path / "schedules" / f"{stage}.r{repeat}.parquet"
+
+    def write_schedule(self, stage: str, repeat: int, offsets_ns: Sequence[int]) -> Path:
+        """Arrival times of an open-loop stage, ns after its start, the same for every variant."""
+        path = self.schedule_path(stage, repeat)
+        _write_table(path, pa.table({"offset_ns": pa.array(offsets_ns, pa.int64())}))
+        return path
+
+    def spool_path(self, trial: str, worker: int) -> Path:
+        """Where a load worker spools raw exchanges while a trial runs (their form is load's own)."""
+        return self.path / "requests" / f"{trial}.w{worker}.spool"
+
+    def records_path(self, trial: str, worker: int) -> Path:
+        return self.path / "requests" / f"{trial}.w{worker}.parquet"
+
+    def interrupted_path(self, spool: Path) -> Path:
+        """Where the records of a trial that was cut off go: kept, and left out of every number."""
+        stem = spool.name.removesuffix(".spool")
+        attempts = len(list(spool.parent.glob(f"{stem}.interrupted-*.parquet")))
+        return spool.with_name(f"{stem}.interrupted-{attempts + 1}.parquet")
+
+    def left_spools(self) -> list[Path]:
+        """Spools of trials that were cut off."""
+        return sorted((self.path / "requests").glob("*.spool"))
+
+    def records(self, *, interrupted: bool = False) -> pl.LazyFrame:
+        """All records, one row a request (DESIGN 7.1), of finished trials, or of the ones that were cut off."""
+        files = sorted((self.path / "requests").glob("*.parquet"))
+        chosen = [file for file in files if bool(re.search(r"\.interrupted-\d+\.parquet$", file.name)) == interrupted]
+        return _scan(chosen, _RECORD_SCHEMA)
+
+    # -- telemetry
+
+    def telemetry_path(self, session: str) -> Path:
+        return self.path / "telemetry" / f"{session}.parquet"
+
+    def telemetry_spool(self, session: str) -> Path:
+        return self.path / "telemetry" / f"{session}.spool"
+
+    def recover_telemetry(self) -> None:
+        """Turn spools that a killed sampler left behind into Parquet."""
+        for spool in (self.path / "telemetry").glob("*.spool"):
+            write_samples(spool.with_suffix(".parquet"), read_spool(spool, Sample))
+            spool.unlink()
+
+    def samples(self) -> pl.LazyFrame:
+        """All telemetry: t_ns, source, name, value, unit, labels (JSON text)."""
+        return _scan(sorted((self.path / "telemetry").glob("*.parquet")), _SAMPLE_SCHEMA)
+
+    # -- quality and servers
+
+    def write_quality(self, variant: str, records: Sequence[QualityRecord]) -> None:
+        rows = [{**msgspec.structs.asdict(record), "scores": _json_text(record.scores)} for record in records]
+        _write_table(self.path / "quality" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_QUALITY_SCHEMA))
+
+    def quality(self, variant: str) -> list[QualityRecord]:
+        path = self.path / "quality" / f"{variant}.parquet"
+        if not path.is_file():
+            return []
+        rows = pq.read_table(path).to_pylist()
+        return [msgspec.convert({**row, "scores": msgspec.json.decode(row["scores"])}, QualityRecord) for row in rows]
+
+    def server_log(self, server: str) -> Path:
+        return self.path / "server" / f"{server}.log"
+
+    # -- plumbing
+
+    def _write_json(self, name: str, value: msgspec.Struct) -> None:
+        self._write_bytes(self.path / name, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+    def _read_json(self, name: str, kind: type[Row]) -> Row:
+        try:
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        except msgspec.DecodeError as error:
+            raise RunFolderError(f"{self.path / name} cannot be read: {error}", hint="it was written by another version, or changed by hand") from None
+
+    @staticmethod
+    def _write_bytes(path: Path, data: bytes) -> None:
+        part = path.with_suffix(path.suffix + ".part")
+        part.write_bytes(data)
+        part.replace(path)
+
+
+def _scan(files: Sequence[Path], schema: pa.Schema) -> pl.LazyFrame:
+    if not files:
+        frame = pl.from_arrow(schema.empty_table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame.lazy()
+    return pl.scan_parquet(list(files))
+
+
+def find_runs(parent: Path) -> Iterator[Path]:
+    """Run folders under `parent`, newest first."""
+    yield from sorted((path.parent for path in parent.glob("*/manifest.json")), key=lambda path: path.stat().st_mtime, reverse=True)

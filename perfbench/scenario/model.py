@@ -1,0 +1,311 @@
+"""The words of a scenario: what to serve, how to drive it, what good means and what it costs.
+
+Every model is strict and frozen: an unknown key or a wrong type is an error, and nothing changes after validation. What a
+single value must be stands here; what two keys must be together stands in `combinations`; reading a file, in `read`.
+Paths become absolute while a file is read: `read` passes the file's folder as validation context.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from perfbench.records import LatencyMetric
+from perfbench.scenario.combinations import combination_findings
+from perfbench.scenario.paths import absolute, check_jsonl, looks_like_hub_id
+
+VariantName = Literal["base", "base+lora", "adapter", "merged"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scalar = bool | int | float | str
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo would otherwise silently measure something else. Validated once, then frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def _folder_of(info: ValidationInfo) -> str | None:
+    """The scenario file's folder, or None for a scenario made in Python (its paths are relative to the current folder)."""
+    return info.context["folder"] if info.context else None
+
+
+def _data_file(value: str, info: ValidationInfo) -> str:
+    path = absolute(value, _folder_of(info))
+    check_jsonl(path)
+    return path
+
+
+def _plain_file(value: str, info: ValidationInfo) -> str:
+    return absolute(value, _folder_of(info), must_exist=True)
+
+
+class ModelRef(Strict):
+    """Where a model or adapter is: a local folder or a hub id. In YAML a plain string is either, whichever exists."""
+
+    path: str | None = None
+    """Local folder, relative to the scenario file, or `demo:base` / `demo:adapter`."""
+    hub: str | None = None
+    """Hugging Face id, `owner/name`."""
+    revision: str | None = None
+    """Branch, tag or commit; only with a hub id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        return {"hub": value} if looks_like_hub_id(value, _folder_of(info)) else {"path": value}
+
+    @field_validator("path", mode="after")
+    @classmethod
+    def _existing(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else absolute(value, _folder_of(info), must_exist=True)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("expected a folder, a hub id, or exactly one of `path` and `hub`")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("`revision` needs a `hub` id: a local folder has no revisions")
+        return self
+
+
+class Models(Strict):
+    """The base model, what was made from it, and how a merge is done."""
+
+    base: ModelRef | None = None
+    adapter: ModelRef | None = None
+    """PEFT LoRA adapter of `base`."""
+    merged: ModelRef | None = None
+    """An already merged model. Without it, perfbench merges `adapter` into `base` with PEFT."""
+    merge_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless said here."""
+
+
+class Endpoint(Strict):
+    """A server that already runs and speaks the OpenAI API. It is driven, never started or stopped."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    """Up to, not including, `/v1`."""
+    model: str
+    """The name it serves the model by."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key. The key itself never stands in a file."""
+
+
+class Serve(Strict):
+    """How vLLM is started. Every variant gets the same arguments; perfbench adds only what makes the variant."""
+
+    args: dict[str, Scalar] = {}
+    """vLLM's own flags without the dashes: `max-model-len: 2048`, `enforce-eager: true`."""
+    env: dict[str, str] = {}
+    """Added to the servers' environment."""
+    ready_timeout_s: Positive = 900.0
+    side_by_side: bool = False
+    """All servers run at once and repeats alternate between them: drift hits every variant alike. Needs the memory for all."""
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _with_dashes(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        return {key.lstrip("-").replace("_", "-"): item for key, item in value.items()}
+
+
+class Prompt(Strict):
+    """How a data row becomes a request: one way for workload and quality, for every variant."""
+
+    system: str | None = None
+    user: str = "{{ prompt }}"
+    """Jinja template (sandboxed) over the row's columns."""
+    api: Literal["chat", "completions"] = "chat"
+    """`chat` lets the server apply the model's chat template; `completions` sends system and user as plain text."""
+
+
+class Decoding(Strict):
+    """Sampling settings, the same for every variant."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Data(Strict):
+    """A file of rows. JSONL: one object a line."""
+
+    path: Annotated[str, AfterValidator(_data_file)]
+    """Relative to the scenario file, or `demo:NAME`."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many rows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class Output(Strict):
+    """How long answers are: exactly one of the two."""
+
+    fixed: Annotated[int, Field(ge=1)] | None = None
+    """Exactly so many tokens (`ignore_eos`): speed compared at equal length."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Natural: the model ends when it wants to, at most after so many tokens."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.fixed is None) == (self.max_tokens is None):
+            raise ValueError("expected exactly one of `fixed` (tokens) and `max_tokens` (natural length up to it)")
+        return self
+
+
+class Stage(Strict):
+    """One load level: an arrival process, a warm-up and a measured window."""
+
+    name: Name
+    arrival: Literal["closed", "constant", "poisson"]
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """closed: so many requests are kept in flight."""
+    rate_per_s: Positive | None = None
+    """constant, poisson: arrivals per second, whatever the server does."""
+    warmup_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Driven like the window, left out of every number."""
+    duration_s: Positive = 30.0
+    """The measured window."""
+    drain_s: Positive = 30.0
+    """After the window, requests in flight get so long to end."""
+    max_in_flight: Annotated[int, Field(ge=1)] = 4096
+    """Open loop only: further arrivals are held back and counted."""
+    output: Output
+
+
+class Load(Strict):
+    """What is driven through each variant: the same prompts, seeds and arrival times for all."""
+
+    data: Data
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Trials of each stage; odd repeats run the variants in reverse order (ABBA)."""
+    seed: int = 0
+    request_timeout_s: Positive = 120.0
+    keep_text: bool = False
+    """Store every answer's text with its record."""
+
+
+class SloLimit(Strict):
+    """Exactly one percentile and its limit in seconds. A request is good when it is within; a stage, when its percentile is."""
+
+    p50: Positive | None = None
+    p90: Positive | None = None
+    p95: Positive | None = None
+    p99: Positive | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self._given()) != 1:
+            raise ValueError("expected exactly one of p50, p90, p95, p99 with a limit in seconds")
+        return self
+
+    def _given(self) -> list[tuple[int, float]]:
+        limits = {50: self.p50, 90: self.p90, 95: self.p95, 99: self.p99}
+        return [(percentile, limit) for percentile, limit in limits.items() if limit is not None]
+
+    @property
+    def percentile(self) -> int:
+        return self._given()[0][0]
+
+    @property
+    def limit_s(self) -> float:
+        return self._given()[0][1]
+
+
+class Classification(Strict):
+    """The answer is one label."""
+
+    task: Literal["classification"]
+    expected: str
+    """Column that holds the right label."""
+    labels: tuple[str, ...] | None = None
+    """All labels; default: those that occur in the data. An answer that is none of them is `unparsed`, a class of its own."""
+
+
+class Extraction(Strict):
+    """The answer is a JSON object."""
+
+    task: Literal["extraction"]
+    expected: str
+    """Column that holds the right object (or its JSON text)."""
+    json_schema: Annotated[str, AfterValidator(_plain_file)] | None = None
+    """File with the JSON Schema that answers must meet."""
+
+
+QualityTask = Annotated[Classification | Extraction, Field(discriminator="task")]
+
+
+class Quality(Strict):
+    """The spot-check: held-out samples, the same for every variant, decided against `base` by a margin fixed beforehand."""
+
+    data: Data
+    task: QualityTask
+    metric: str | None = None
+    """The metric that decides; default: `accuracy` for classification, `exact_match` for extraction."""
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    """How much worse than base the metric may be."""
+    minimum: Annotated[float, Field(ge=0, le=1)] | None = None
+    """A variant whose metric lies below this fails, whatever base does."""
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    train_data: Data | None = None
+    """What the fine-tune was trained on, to find held-out samples that it has seen."""
+    train_column: str | None = None
+    """Column of `train_data` with the text to compare; default: the rendered prompt."""
+    reference_prompts: Annotated[int, Field(ge=0)] = 4
+    """Before load, so many served answers are scored by transformers with the same weights; 0 skips the check."""
+
+
+class Cost(Strict):
+    """What one server costs an hour: its GPUs, or the machine."""
+
+    server_hour_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Telemetry(Strict):
+    """How often the sampler reads."""
+
+    gpu_hz: Positive = 10.0
+    host_hz: Positive = 2.0
+    server_hz: Positive = 2.0
+
+
+class Scenario(Strict):
+    """One file, one experiment."""
+
+    name: Name
+    models: Models = Models()
+    variants: tuple[VariantName, ...] = ()
+    """Which ways of serving to start and measure."""
+    endpoints: dict[Name, Endpoint] = {}
+    """Running servers to measure, each a variant by its own name."""
+    serve: Serve = Serve()
+    prompt: Prompt = Prompt()
+    decoding: Decoding = Decoding()
+    load: Load
+    slo: dict[LatencyMetric, SloLimit] = {}
+    quality: Quality | None = None
+    cost: Cost | None = None
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """All variants of the run in the order of the file: those we start, then endpoints."""
+        return (*self.variants, *self.endpoints)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        findings = combination_findings(self.model_dump())
+        if findings:
+            raise ValueError("; ".join(str(finding) for finding in findings))
+        return self
