@@ -248,11 +248,15 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured requests of one trial."""
+
     ok: int
     failed: int
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Rates over the measured window, by requests that ended in it."""
+
     requests_per_s: float | None
     output_tokens_per_s: float | None
     goodput_per_s: float | None
@@ -260,6 +264,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial as analysed."""
+
     stage: str
     repeat: int
     arrival: str
@@ -272,6 +278,8 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the variant's server takes."""
+
     vram_bytes_peak: int | None
     vram_bytes_steady: int | None
     host_rss_bytes_peak: int | None
@@ -283,6 +291,8 @@ class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request costs, and the sentence it rests on."""
+
     usd_per_request: float | None
     usd_per_million_output_tokens: float | None
     usd_per_correct_request: float | None
@@ -293,6 +303,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The spot-check of one variant, decided."""
+
     verdict: Literal["pass", "fail", "inconclusive", "reference"]
     """`reference` for the base variant, which the others are held against."""
     reason: str
@@ -306,6 +318,8 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one variant."""
+
     trials: list[TrialSummary]
     memory: MemorySummary
     cost: CostSummary
@@ -328,6 +342,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """Which variant to serve; None where the run cannot say."""
+
     serve: str | None
     reasons: list[str]
 

@@ -23,12 +23,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
-        key = str(loader.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+        key = str(loader.construct_object(key_node, deep=True))
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key `{key}` stands there twice; keep one", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+    return dict(loader.construct_pairs(node, deep=True))
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_unique)
@@ -129,11 +129,12 @@ def _without_tags(location: tuple[int | str, ...], raw: Any) -> list[int | str]:
 def _fields_at(location: list[int | str], raw: Any) -> list[str]:
     """Names of the keys that the model at `location` knows."""
     model: Any = Scenario
-    here = raw
+    here: Any = raw
     for part in location:
-        here = here[part] if isinstance(here, (dict, list)) else None
         if isinstance(part, int):
+            here = here[part]
             continue
+        here = here.get(part) if isinstance(here, dict) else None
         model = _submodel(model, str(part), here)
         if model is None:
             return []
@@ -146,7 +147,8 @@ def _submodel(model: type[BaseModel], field: str, here: Any) -> Any:
     found = _models_in(model.model_fields[field].annotation)
     task = here.get("task") if isinstance(here, dict) else None
     tagged = [item for item in found if "task" in item.model_fields and task in getattr(item.model_fields["task"].annotation, "__args__", ())]
-    return (tagged or found or [None])[0]
+    candidates = tagged or found
+    return candidates[0] if candidates else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
