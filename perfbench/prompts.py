@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
-import jinja2.exceptions
 import jinja2.sandbox
 import msgspec
 
@@ -64,7 +63,7 @@ def _template(environment: jinja2.Environment, part: str, source: str) -> jinja2
 def _render(template: jinja2.Template, row: Mapping[str, object], path: str, number: int, part: str) -> str:
     try:
         return template.render(row)
-    except (jinja2.UndefinedError, jinja2.exceptions.SecurityError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
         columns = ", ".join(row)
         raise ScenarioError(path, [Finding(f"prompt.{part}", f"cannot be filled from row {number}: {error}; its columns are {columns}")]) from None
 

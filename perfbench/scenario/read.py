@@ -23,6 +23,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _construct_unique(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
         key = str(loader.construct_object(key_node, deep=True))
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key `{key}` stands there twice; keep one", key_node.start_mark)

@@ -1,0 +1,57 @@
+# perfbench: `make demo` shows the whole job on a real model; `make test` runs every test tier. Both set up .venv first.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0+cpu
+PYTHON ?= python3
+
+# Everything that perfbench makes for itself (the demo's model, merged models) stays in this checkout.
+export PERFBENCH_CACHE ?= $(CURDIR)/.perfbench
+# Byte code is kept: without it every vLLM process compiles 10,000 modules at each start.
+export PYTHONDONTWRITEBYTECODE :=
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test unit truth live browser check lock clean setup chromium
+
+setup: $(VENV)/.ready
+
+# One lock of exact versions, installed without resolving. Torch's CPU build is not where the other packages are: pip is asked
+# first (it knows local wheel folders), then uv, which knows the CPU index by name.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (once, about two minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check uv==0.13.9
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-compile "$(TORCH)" 2>/dev/null \
+	    || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --torch-backend=cpu "$(TORCH)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -r <(grep -v '^torch==' requirements.lock)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/perfbench demo $(if $(QUICK),--quick)
+
+# One command for all tiers; a tier whose part is missing skips itself and says so (-ra).
+test: setup chromium
+	@$(BIN)/pytest
+
+unit truth live browser: setup
+	@$(BIN)/pytest tests/$@
+
+# The browser tier drives Debian's Chromium; where it cannot be installed the tier skips itself, aloud.
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    && echo "installing chromium for the browser tests" && { apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 \
+	    || { apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; }; }; } \
+	    || echo "no chromium: the browser tests will be skipped"
+
+check: setup
+	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# Renew the lock. uv resolves in seconds where pip took nine minutes.
+lock: setup
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --group dev --upgrade --no-annotate --no-header -q \
+	    $(addprefix --find-links=,$(shell $(BIN)/pip config get global.find-links 2>/dev/null || echo)) -o requirements.lock
+
+clean:
+	@rm -rf $(VENV) .perfbench

@@ -1,0 +1,41 @@
+"""The order that the main path gives to the load process: one trial, complete. Plain data, so that it can cross processes and hosts."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial. Paths are absolute; times in seconds unless named otherwise."""
+
+    trial: str
+    variant: str
+    url: str
+    """Of the server, up to, not including, the request path."""
+    path: str
+    """`/v1/chat/completions` or `/v1/completions`."""
+    api_key_env: str | None
+    """Name of the environment variable with the key; the load process reads it itself, so that no file ever holds the key."""
+    bodies_path: str
+    """JSONL: one `Body` a line, in sending order. A trial that needs more starts again from the top."""
+    arrival: str
+    """`closed`: `concurrency` requests are kept in flight. Anything else is open loop and follows the schedule."""
+    concurrency: int | None
+    schedule_path: str | None
+    """Parquet with one column, `offset_ns`: arrival times after the start of the trial, over warm-up and window."""
+    warmup_s: float
+    duration_s: float
+    drain_s: float
+    max_in_flight: int
+    request_timeout_s: float
+    keep_text: bool
+    records_path: str
+    spool_path: str
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a trial."""
+
+    prompt_id: str
+    body: msgspec.Raw
+    """JSON, sent as it stands."""

@@ -1,0 +1,83 @@
+"""Which trials a run has, in which order, and what each one sends. Pure.
+
+Paired by construction: a stage's arrival times and the order of its prompts depend on the scenario's seed, the stage and the repeat,
+never on the variant. The order of variants alternates over repeats, so that drift of the machine does not pick the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from perfbench.load.trial import Body
+from perfbench.prompts import RenderedPrompt, request_body
+from perfbench.records import TrialPlan
+from perfbench.scenario import Scenario, Stage
+from perfbench.variants import ServerPlan, variant_order
+
+
+class Visit(NamedTuple):
+    """Some servers running at the same time, and the trials driven while they do."""
+
+    servers: tuple[ServerPlan, ...]
+    trials: tuple[TrialPlan, ...]
+
+
+def plan_trials(scenario: Scenario) -> list[TrialPlan]:
+    """Every variant x stage x repeat, in the order in which they are driven when all servers run side by side."""
+    return [
+        TrialPlan(trial=f"{variant}.{stage.name}.r{repeat}", variant=variant, stage=stage.name, repeat=repeat, arrival=stage.arrival)
+        for repeat in range(scenario.load.repeats)
+        for number, stage in enumerate(scenario.load.stages)
+        for variant in variant_order(scenario.variant_names, repeat + number)
+    ]
+
+
+def plan_visits(servers: Sequence[ServerPlan], trials: Sequence[TrialPlan], *, side_by_side: bool) -> list[Visit]:
+    """Which servers run when. Side by side: one visit. Otherwise one server at a time, in alternating order over repeats: the
+    server that ends a repeat begins the next one, so that it is not started again."""
+    if side_by_side:
+        return [Visit(tuple(servers), tuple(trials))]
+    visits: list[Visit] = []
+    for repeat in sorted({trial.repeat for trial in trials}):
+        for server in variant_order(tuple(servers), repeat):
+            mine = tuple(trial for trial in trials if trial.repeat == repeat and trial.variant in server.variants)
+            if visits and visits[-1].servers == (server,):
+                visits[-1] = Visit((server,), visits[-1].trials + mine)
+            else:
+                visits.append(Visit((server,), mine))
+    return visits
+
+
+def sending_order(stage: Stage, scenario: Scenario, repeat: int, count: int) -> list[int]:
+    """Indices of the prompts in the order in which a trial of this stage and repeat sends them: a seeded shuffle."""
+    return [int(index) for index in np.random.default_rng(stage_seed(stage, scenario, repeat)).permutation(count)]
+
+
+def stage_seed(stage: Stage, scenario: Scenario, repeat: int) -> list[int]:
+    """Entropy of a stage and repeat: the same for every variant, another for every repeat."""
+    return [scenario.load.seed, scenario.load.stages.index(stage), repeat]
+
+
+def trial_bodies(
+    trial: TrialPlan, scenario: Scenario, prompts: Sequence[RenderedPrompt], *, model: str, cache_salt: str | None
+) -> Iterator[Body]:
+    """The requests of one trial in sending order."""
+    stage = stage_of(trial, scenario)
+    for index in sending_order(stage, scenario, trial.repeat, len(prompts)):
+        prompt = prompts[index]
+        body = request_body(prompt, model=model, decoding=scenario.decoding, output=stage.output, stream=True, cache_salt=cache_salt)
+        yield Body(prompt_id=prompt.prompt_id, body=msgspec.Raw(msgspec.json.encode(body)))
+
+
+def stage_of(trial: TrialPlan, scenario: Scenario) -> Stage:
+    """The stage that a trial belongs to."""
+    return next(stage for stage in scenario.load.stages if stage.name == trial.stage)
+
+
+def left_to_do(trials: Sequence[TrialPlan], finished: Collection[str]) -> list[TrialPlan]:
+    """Trials that the journal does not name as finished, in their order."""
+    return [trial for trial in trials if trial.trial not in finished]

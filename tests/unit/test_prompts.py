@@ -1,0 +1,70 @@
+"""Rows become requests in one way, templates cannot reach Python, and hashes tell different prompts apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perfbench.errors import ScenarioError
+from perfbench.prompts import hash_all, render_data, request_body
+from perfbench.scenario.model import Data, Decoding, Output, Prompt
+
+
+def data(tmp_path: Path, *rows: dict, limit: int | None = None) -> Data:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Data(path=str(path), limit=limit)
+
+
+def test_rows_become_messages(tmp_path):
+    prompts, rows = render_data(data(tmp_path, {"q": "eins", "id": "a"}, {"q": "zwei"}), Prompt(system="S", user="<{{ q }}>"), key="load.data")
+    assert prompts[0].messages == [{"role": "system", "content": "S"}, {"role": "user", "content": "<eins>"}]
+    assert [prompt.prompt_id for prompt in prompts] == ["a", "1"]
+    assert rows[1] == {"q": "zwei"}
+
+
+def test_completions_get_plain_text(tmp_path):
+    prompts, _ = render_data(data(tmp_path, {"q": "x"}), Prompt(system="S\n", user="{{ q }}", api="completions"), key="load.data")
+    assert (prompts[0].messages, prompts[0].text) == (None, "S\nx")
+
+
+def test_limit_takes_the_first_rows(tmp_path):
+    prompts, _ = render_data(data(tmp_path, {"prompt": "1"}, {"prompt": "2"}, limit=1), Prompt(), key="load.data")
+    assert len(prompts) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ missing }}", "its columns are q"),
+        ("{{ q", "not a Jinja template"),
+        ("{{ q.__class__.__mro__ }}", "cannot be filled"),
+        ("{% for i in range(999999999) %}{% endfor %}", "cannot be filled"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_one_sentence(tmp_path, template, says):
+    with pytest.raises(ScenarioError, match=says):
+        render_data(data(tmp_path, {"q": "x"}), Prompt(user=template), key="load.data")
+
+
+def test_an_id_used_twice_is_refused(tmp_path):
+    with pytest.raises(ScenarioError, match="make ids unique"):
+        render_data(data(tmp_path, {"prompt": "x", "id": 1}, {"prompt": "y", "id": 1}), Prompt(), key="load.data")
+
+
+def test_hashes_follow_content_and_order(tmp_path):
+    one, _ = render_data(data(tmp_path, {"prompt": "a"}, {"prompt": "b"}), Prompt(), key="k")
+    same, _ = render_data(data(tmp_path, {"prompt": "a"}, {"prompt": "b"}), Prompt(), key="k")
+    other, _ = render_data(data(tmp_path, {"prompt": "b"}, {"prompt": "a"}), Prompt(), key="k")
+    assert hash_all(one) == hash_all(same) != hash_all(other)
+
+
+def test_fixed_output_ignores_the_end_token_and_natural_does_not(tmp_path):
+    prompts, _ = render_data(data(tmp_path, {"prompt": "a"}), Prompt(), key="k")
+    fixed = request_body(prompts[0], model="m", decoding=Decoding(), output=Output(fixed=5), stream=True, cache_salt="s")
+    natural = request_body(prompts[0], model="m", decoding=Decoding(stop=("\n",)), output=Output(max_tokens=5), stream=False)
+    assert (fixed["max_tokens"], fixed["min_tokens"], fixed["ignore_eos"], fixed["cache_salt"]) == (5, 5, True, "s")
+    assert fixed["stream_options"] == {"include_usage": True}
+    assert natural == {
+        "model": "m", "messages": [{"role": "user", "content": "a"}], "temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 5, "stop": ["\n"],
+    }  # fmt: skip
