@@ -1,0 +1,141 @@
+"""Percentiles, intervals and paired differences for requests that are not independent. Pure numpy; seeded, so that a run analysed twice reads the same.
+
+Requests of one trial share queues and batches: neighbours are alike, and the textbook interval s/sqrt(n) is too narrow. Two remedies are used:
+
+- `mean_interval`: batch means (Schmeiser 1982, "Batch size effects in the analysis of simulation output"). The series is cut into BATCHES runs of
+  neighbours; the batch means are nearly independent once a batch outlasts the correlation, and Student's t with BATCHES - 1 degrees of freedom does the rest.
+  Few, long batches: on AR(1) and M/M/1 series of 200 requests 8 of them cover better than 20, and cost little width.
+- `paired_interval`: circular block bootstrap (Politis & Romano 1992) over prompts in sending order inside each repeat, and over repeats where there are
+  several (two-stage resampling, Davison & Hinkley 1997, 3.8), block length n^(1/3) (Hall, Horowitz & Jing 1995), widened for small n as in
+  Hesterberg 2015, "What teachers should know about the bootstrap", 5.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+BATCHES = 8
+MIN_PAIRED = 8
+"""Fewer prompts than this give no interval: a bootstrap of so few values cannot show what it has not seen."""
+REPLICATES = 2000
+_Z975 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """A 95% interval; both ends None where n is too small for one."""
+
+    low: float | None
+    high: float | None
+
+
+class PairedDifference(NamedTuple):
+    """Mean difference, its 95% interval and the two-sided p-value that the interval stands for; n is the number of prompts."""
+
+    difference: float | None
+    interval: Interval
+    p_value: float | None
+    n: int
+
+
+NO_INTERVAL = Interval(None, None)
+
+
+def percentile(values: Floats, percent: float) -> float | None:
+    """The smallest value that at least `percent` percent of the values do not exceed (numpy's `inverted_cdf`, definition 1 of Hyndman & Fan 1996).
+
+    It is a value that was measured, and "p95 <= limit" then means exactly "at least 95% of requests are within the limit". None where fewer than one value
+    is expected above it, n (1 - p) < 1: p50 needs 2 values, p90 10, p95 20, p99 100; below that it would be the maximum by another name. May be
+    infinite when failed requests are given as infinitely slow.
+    """
+    if len(values) * (100 - percent) < 100:
+        return None
+    return float(np.quantile(values, percent / 100, method="inverted_cdf"))
+
+
+def mean_interval(sums: Floats, counts: Floats | None = None) -> Interval:
+    """95% interval of the mean of a series in time order, by batch means; None for fewer values than BATCHES.
+
+    With `counts`, value i is the sum of counts[i] pooled readings (all chunk gaps of a request) and the mean is sum(sums) / sum(counts).
+    """
+    n = len(sums)
+    if n < BATCHES:
+        return NO_INTERVAL
+    weights = np.ones(n) if counts is None else counts
+    edges = np.linspace(0, n, BATCHES + 1).astype(int)[:-1]
+    batch_counts = np.add.reduceat(weights, edges)
+    if np.any(batch_counts <= 0):
+        return NO_INTERVAL
+    means = np.add.reduceat(sums, edges) / batch_counts
+    centre = float(np.sum(sums) / np.sum(weights))
+    half = student_t975(BATCHES - 1) * float(np.std(means, ddof=1)) / math.sqrt(BATCHES)
+    return Interval(centre - half, centre + half)
+
+
+def student_t975(degrees: int) -> float:
+    """97.5th percentile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def paired_interval(repeats: Sequence[Floats], *, seed: int) -> PairedDifference:
+    """Mean paired difference with a 95% interval.
+
+    repeats[r] holds one difference a prompt, in sending order; every repeat counts the same. With one repeat the interval speaks of this trial's prompts only:
+    what changes from one start of a server to the next is seen with two or more. No interval below MIN_PAIRED prompts in a repeat.
+    """
+    series = [values for values in repeats if len(values)]
+    n = sum(len(values) for values in series)
+    if not series:
+        return PairedDifference(None, NO_INTERVAL, None, 0)
+    means = np.array([values.mean() for values in series])
+    centre = float(means.mean())
+    if min(len(values) for values in series) < MIN_PAIRED:
+        return PairedDifference(centre, NO_INTERVAL, None, n)
+    rng = np.random.default_rng(seed)
+    deviations = np.stack([_block_deviations(values - values.mean(), rng) for values in series])
+    count = len(series)
+    chosen = rng.integers(0, count, (count, REPLICATES))
+    between = (means - centre)[chosen] * math.sqrt(count / (count - 1)) if count > 1 else np.zeros((1, REPLICATES))
+    shifts = (between + deviations[chosen, np.arange(REPLICATES)]).mean(axis=0)
+    low, high = np.quantile(shifts, [0.025, 0.975])
+    return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), _p_value(centre, shifts), n)
+
+
+def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
+    """REPLICATES block-resampled means of a centred series, widened for its size."""
+    n = len(centred)
+    length = math.ceil(n ** (1 / 3))
+    blocks = math.ceil(n / length)
+    ring = np.concatenate([[0.0], np.cumsum(np.concatenate([centred, centred[: length - 1]]))])
+    block_sums = ring[length:] - ring[:-length]
+    # Blocks are the independent units, and there are few of them.
+    widen = student_t975(blocks - 1) / _Z975 * math.sqrt(blocks / (blocks - 1))
+    starts = rng.integers(0, n, (REPLICATES, blocks))
+    return np.asarray(block_sums[starts].sum(axis=1) / (blocks * length) * widen)
+
+
+def _p_value(centre: float, shifts: Floats) -> float:
+    """Two-sided, from the normal curve with the replicates' spread: finer than the replicates' count, as Holm needs over many comparisons."""
+    spread = float(np.std(shifts))
+    if spread == 0.0:
+        return 1.0 if centre == 0.0 else 0.0
+    return math.erfc(abs(centre) / spread / math.sqrt(2))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down adjustment: reject where the adjusted p is below alpha, and the family errs once at most with probability alpha."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = [0.0] * len(p_values)
+    worst = 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted
