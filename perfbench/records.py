@@ -315,6 +315,16 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that base passes and this variant does not."""
     improvements: int | None = None
     confusion: dict[str, dict[str, int]] | None = None
+    metric: str | None = None
+    """The metric that decides."""
+    difference: Estimate | None = None
+    """variant - base in that metric, over the samples that count."""
+    mcnemar_p: float | None = None
+    """Exact, two-sided; None where the metric is no share of samples. Above 0.05 does not mean equal."""
+    n_to_decide: int | None = None
+    """Samples that would decide an inconclusive verdict; None where it is decided, or where no number would do."""
+    without_contaminated: dict[str, Estimate] | None = None
+    """`metrics` without the samples that also stand in the training text; None when no training data was given."""
 
 
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
