@@ -1,0 +1,118 @@
+"""Classification: the answer is one label.
+
+Reading an answer: the whole answer, else its first line that is not empty, else what stands behind `label:` (or any one word
+and a colon) on that line, must equal one of the labels after normalisation (NFKC, case folded, white space collapsed, quotes,
+asterisks and end punctuation around it removed). A label inside a sentence is not taken: "not positive" contains "positive".
+What is no label is `unparsed`, a class of its own that is never right.
+
+Per-sample score: `accuracy` (1 or 0). Over all samples (scikit-learn's definitions): accuracy; precision, recall, F1 as macro
+over the labels that are expected at least once, and as micro over all labels; the confusion matrix with `unparsed` as a column.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from perfbench.quality import labels as why
+from perfbench.quality.labels import Scored
+
+UNPARSED = "unparsed"
+_AROUND = " \t\r\n\"'`*_.,;:!?\u201c\u201d\u2018\u2019"
+_PREFIX = re.compile(r"^\W*\w+\s*:\s*(?P<rest>.+)$")
+
+
+def normalise_label(text: str) -> str:
+    """A label or an answer in the form in which two of them are compared."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_AROUND)
+
+
+def expected_label(value: object) -> str:
+    """The expected column's value as text; ValueError for what cannot be a label."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int)) and str(value).strip():
+        return str(value)
+    raise ValueError("expected a label (text or a whole number)")
+
+
+def predict(output: str, known: Sequence[str]) -> str:
+    """The label that an answer gives, as it is written in `known`, or UNPARSED."""
+    by_form = {normalise_label(label): label for label in known}
+    lines = [line for line in output.splitlines() if line.strip()]
+    candidates = [output, *lines[:1]]
+    prefixed = _PREFIX.match(lines[0]) if lines else None
+    if prefixed is not None:
+        candidates.append(prefixed["rest"])
+    for candidate in candidates:
+        label = by_form.get(normalise_label(candidate))
+        if label is not None:
+            return label
+    return UNPARSED
+
+
+def score(output: str | None, expected: str, known: Sequence[str], *, finish_reason: str | None) -> Scored:
+    """Score one answer; `output` is None for a request that failed."""
+    if output is None:
+        return Scored(scores={"accuracy": 0.0}, passed=False, label=why.NO_ANSWER)
+    predicted = predict(output, known)
+    right = predicted == expected
+    return Scored(scores={"accuracy": float(right)}, passed=right, label=why.CORRECT if right else _why_wrong(output, predicted, known, finish_reason))
+
+
+def _why_wrong(output: str, predicted: str, known: Sequence[str], finish_reason: str | None) -> str:
+    if predicted != UNPARSED:
+        return why.WRONG
+    if not output.strip():
+        return why.TOO_SHORT
+    if why.refuses(output):
+        return why.UNSAFE_REFUSAL
+    if any(_words(label) in _words(output) for label in known):
+        return why.WRONG_FORMAT
+    return why.TOO_VERBOSE if finish_reason == "length" else why.IGNORED
+
+
+def _words(text: str) -> str:
+    """Words between single spaces, so that `in` finds whole words only."""
+    return " ".join(["", *re.findall(r"\w+", normalise_label(text)), ""])
+
+
+def corpus_metrics(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str]) -> dict[str, float]:
+    """Metrics over all samples: accuracy, and precision, recall, F1 as macro and micro (scikit-learn, zero division is 0)."""
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    metrics = {"accuracy": float(accuracy_score(expected, predicted))}
+    for average, over in (("macro", sorted(set(expected))), ("micro", list(known))):
+        values = precision_recall_fscore_support(expected, predicted, labels=over, average=average, zero_division=0.0)
+        metrics |= {f"{average}_{name}": float(value) for name, value in zip(("precision", "recall", "f1"), values[:3], strict=True)}
+    return metrics
+
+
+def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
+    """expected label -> predicted label (or `unparsed`) -> samples; labels in alphabetical order, zeros left out."""
+    table: dict[str, dict[str, int]] = {label: {} for label in sorted(set(expected))}
+    for truth, guess in sorted(zip(expected, predicted, strict=True)):
+        table[truth][guess] = table[truth].get(guess, 0) + 1
+    return table
+
+
+def label_problems(known: Sequence[str]) -> list[str]:
+    """What makes a list of labels unusable: two that are read as the same, one that nothing can be read as, the reserved name."""
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for label in known:
+        form = normalise_label(label)
+        if not form:
+            problems.append(f"`{label}` holds nothing but punctuation, so no answer can be read as it; rename the label")
+        elif form == UNPARSED:
+            problems.append(f"`{label}` is the name for answers that are no label; rename the label")
+        elif form in seen:
+            problems.append(f"`{seen[form]}` and `{label}` differ only in case or punctuation, so answers cannot tell them apart; rename one")
+        seen.setdefault(form, label)
+    return problems
+
+
+def known_labels(given: Sequence[str] | None, expected: Sequence[str]) -> tuple[str, ...]:
+    """The labels that answers are read against: the scenario's, else those that are expected somewhere."""
+    return tuple(given) if given is not None else tuple(sorted(set(expected)))

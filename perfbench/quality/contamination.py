@@ -1,0 +1,223 @@
+"""Whether held-out samples also stand in the training text.
+
+Texts are compared after normalisation: NFKC, case folded, punctuation and white space folded into single spaces.
+
+    exact   equal after normalisation: flagged, and left out of the verdict
+    ngram   13 words in a row in common (GPT-3's measure): a warning
+    fuzzy   Indel similarity of at least 90 (rapidfuzz `ratio`): a warning
+
+Exact and 13-gram are hash look-ups, linear in the text. Fuzzy compares a sample only with training rows of a fitting length
+that share one of its rarest words (at most CANDIDATES of them), so it can miss a near copy whose rare words were all changed; with no
+such limit it would be quadratic. What is compared is what a row brings into the prompt, not the template's own words, which all
+rows share: `train_column` where given, else the columns that the prompt's templates use.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import jinja2
+import jinja2.meta
+import jinja2.sandbox
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from perfbench.errors import Finding, ScenarioError
+from perfbench.scenario.model import Prompt, Quality
+from perfbench.scenario.paths import read_jsonl
+
+NGRAM = 13
+FUZZY_RATIO = 90.0
+CANDIDATES = 200
+_RAREST = 6
+"""Words of a sample that are looked up; a near copy at 90% keeps most of its words."""
+_LENGTH_BAND = FUZZY_RATIO / (200 - FUZZY_RATIO)
+"""ratio = 200 M / (a + b) with M <= min(a, b): at 90 the shorter text has at least 9/11 of the longer one's length."""
+
+Hashes = npt.NDArray[np.uint64]
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True):
+    """A held-out sample and the training row it resembles."""
+
+    sample_id: str
+    text: str
+    training_row: int
+    """Number of the row in the training file, from 0."""
+    training_text: str
+    ratio: float | None = None
+    """Fuzzy matches only, 90..100."""
+
+
+class Contamination(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. A sample stands in the strongest list that it belongs to, with the first training row that it matches."""
+
+    samples: int
+    training_rows: int
+    exact: list[Match]
+    ngram: list[Match]
+    fuzzy: list[Match]
+
+    @property
+    def flagged_ids(self) -> frozenset[str]:
+        """Samples that equal a training row."""
+        return frozenset(match.sample_id for match in self.exact)
+
+    @property
+    def warned_ids(self) -> frozenset[str]:
+        """Samples that resemble a training row."""
+        return frozenset(match.sample_id for match in (*self.ngram, *self.fuzzy))
+
+
+def check_contamination(quality: Quality, prompt: Prompt, sample_ids: Sequence[str], rows: Sequence[dict[str, object]]) -> Contamination | None:
+    """Compare the held-out rows with the scenario's training data; None when it names none ("unknown", not "clean").
+
+    Raises ScenarioError where the training rows lack the columns to compare.
+    """
+    if quality.train_data is None:
+        return None
+    training = read_jsonl(quality.train_data.path, quality.train_data.limit)
+    columns = _prompt_columns(prompt)
+    if quality.train_column is not None:
+        training_texts = [str(row[quality.train_column]) for row in training]
+    else:
+        lacking = next((number for number, row in enumerate(training) if not columns <= row.keys()), None)
+        if lacking is not None:
+            problem = f"row {lacking} of {quality.train_data.path} lacks {', '.join(sorted(columns - training[lacking].keys()))}, which the prompt is made of"
+            raise ScenarioError("scenario", [Finding("quality.train_column", f"{problem}; name the column that holds the training text")])
+        training_texts = [_row_text(row, columns) for row in training]
+    column = quality.train_column
+    texts = [str(row[column]) if column is not None and column in row else _row_text(row, columns) for row in rows]
+    return find_contamination(sample_ids, texts, training_texts)
+
+
+def _prompt_columns(prompt: Prompt) -> frozenset[str]:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment()
+    sources = [source for source in (prompt.system, prompt.user) if source is not None]
+    return frozenset(name for source in sources for name in jinja2.meta.find_undeclared_variables(environment.parse(source)))
+
+
+def _row_text(row: dict[str, object], columns: frozenset[str]) -> str:
+    return " ".join(str(row[column]) for column in sorted(columns) if column in row)
+
+
+def find_contamination(sample_ids: Sequence[str], texts: Sequence[str], training_texts: Sequence[str]) -> Contamination:
+    """Compare held-out texts with training texts. Pure."""
+    samples = [normalise_text(text) for text in texts]
+    training = [normalise_text(text) for text in training_texts]
+    exact = _exact(samples, training)
+    rest = [index for index, text in enumerate(samples) if text and index not in exact]
+    ngram = _ngram(rest, samples, training)
+    fuzzy = _fuzzy([index for index in rest if index not in ngram], samples, training)
+
+    def matches(found: dict[int, int], ratios: dict[int, float] | None = None) -> list[Match]:
+        return [
+            Match(sample_id=sample_ids[index], text=texts[index], training_row=row, training_text=training_texts[row], ratio=ratios[index] if ratios else None)
+            for index, row in sorted(found.items())
+        ]
+
+    return Contamination(
+        samples=len(texts),
+        training_rows=len(training_texts),
+        exact=matches(exact),
+        ngram=matches(ngram),
+        fuzzy=matches({index: row for index, (row, _) in fuzzy.items()}, {index: ratio for index, (_, ratio) in fuzzy.items()}),
+    )
+
+
+def normalise_text(text: str) -> str:
+    """NFKC, case folded, every run of punctuation and white space one space. May be empty, and then it resembles nothing."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_separators()).split())
+
+
+@functools.cache
+def _separators() -> dict[int, str]:
+    """Punctuation, separators and control characters of Unicode; marks stay, they are letters' parts in many scripts."""
+    return {code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PZC" and not 0xD800 <= code <= 0xF8FF and code < 0xF0000}
+
+
+def _exact(samples: Sequence[str], training: Sequence[str]) -> dict[int, int]:
+    first: dict[str, int] = {}
+    for row, text in enumerate(training):
+        first.setdefault(text, row)
+    return {index: first[text] for index, text in enumerate(samples) if text and text in first}
+
+
+def _ngram(rest: Sequence[int], samples: Sequence[str], training: Sequence[str]) -> dict[int, int]:
+    """sample -> first training row with 13 words in a row in common. Hash hits are checked against the words themselves."""
+    ids: dict[str, int] = {}
+    sample_grams, sample_of = _grams([samples[index] for index in rest], ids)
+    training_grams, row_of = _grams(training, ids)
+    hits = np.nonzero(np.isin(training_grams, sample_grams))[0]
+    rows_by_hash: dict[int, list[int]] = defaultdict(list)
+    for hit in hits:
+        rows_by_hash[int(training_grams[hit])].append(int(row_of[hit]))
+    found: dict[int, int] = {}
+    for gram in np.nonzero(np.isin(sample_grams, training_grams[hits]))[0]:
+        index = rest[int(sample_of[gram])]
+        for row in rows_by_hash[int(sample_grams[gram])][:3]:
+            if _shares_words(samples[index], training[row]):
+                found[index] = min(row, found.get(index, row))
+                break
+    return found
+
+
+def _shares_words(left: str, right: str) -> bool:
+    grams = [{tuple(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)} for words in (left.split(), right.split())]
+    return not grams[0].isdisjoint(grams[1])
+
+
+def _grams(texts: Sequence[str], ids: dict[str, int]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """A 64-bit hash of every 13 words in a row, and the text each one stands in. Vectorised: one pass over all words of all texts."""
+    words = [[ids.setdefault(word, len(ids) + 1) for word in text.split()] for text in texts]
+    lengths = np.array([len(line) for line in words], dtype=np.int64)
+    flat = np.fromiter((word for line in words for word in line), dtype=np.uint64, count=int(lengths.sum()))
+    if len(flat) < NGRAM:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    text_of = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
+    windows = len(flat) - NGRAM + 1
+    mixed = (flat + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(31)
+    hashes = np.zeros(windows, np.uint64)
+    for at in range(NGRAM):
+        hashes = hashes * np.uint64(0x94D049BB133111EB) + mixed[at : at + windows]
+    whole = text_of[:windows] == text_of[NGRAM - 1 :]
+    return hashes[whole], text_of[:windows][whole]
+
+
+def _fuzzy(rest: Sequence[int], samples: Sequence[str], training: Sequence[str]) -> dict[int, tuple[int, float]]:
+    """sample -> (training row, ratio) of its nearest candidate at 90 or more."""
+    from rapidfuzz import fuzz, process
+
+    rows: dict[str, int] = {}
+    for row, text in enumerate(training):
+        rows.setdefault(text, row)
+    unique = [text for text in rows if text]
+    postings: dict[str, list[int]] = defaultdict(list)
+    for number, text in enumerate(unique):
+        for word in set(text.split()):
+            postings[word].append(number)
+    found: dict[int, tuple[int, float]] = {}
+    for index in rest:
+        candidates = _candidates(samples[index], unique, postings)
+        best = process.extractOne(samples[index], [unique[number] for number in candidates], scorer=fuzz.ratio, score_cutoff=FUZZY_RATIO)
+        if best is not None:
+            found[index] = (rows[best[0]], float(best[1]))
+    return found
+
+
+def _candidates(sample: str, unique: Sequence[str], postings: dict[str, list[int]]) -> list[int]:
+    """Training texts of a fitting length that share most of the sample's rarest words."""
+    rarest = sorted((word for word in set(sample.split()) if word in postings), key=lambda word: (len(postings[word]), word))[:_RAREST]
+    low, high = len(sample) * _LENGTH_BAND, len(sample) / _LENGTH_BAND
+    shared: Counter[int] = Counter()
+    for word in rarest:
+        if shared and len(postings[word]) > 20 * CANDIDATES:
+            break
+        shared.update(number for number in postings[word] if low <= len(unique[number]) <= high)
+    return [number for number, _ in shared.most_common(CANDIDATES)]

@@ -1,0 +1,176 @@
+"""Intervals and tests for shares and for paired differences. Pure functions over numbers.
+
+wilson: one share. tango, newcombe: difference of two paired shares. mcnemar_p: exact test of the same. paired_means: difference of
+two paired means (BCa bootstrap). weighted_bootstrap: any statistic of the whole set (macro-F1), as a function of sample weights.
+n_to_decide: how many samples would settle a non-inferiority question.
+
+Differences are `variant - base`. b counts the samples that only base passes, c those that only the variant passes, n all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+
+RESAMPLES = 10_000
+_SEED = 20251124
+"""Bootstraps are repeatable: the same records give the same report."""
+_CELLS = 5_000_000
+"""Weights drawn at once: 40 MB."""
+
+
+def normal_quantile(level: float) -> float:
+    """z of a two-sided interval: 1.96 at 0.95."""
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + level / 2))
+
+
+def wilson(passed: float, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval for passed / n (Wilson 1927). (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    z = normal_quantile(level)
+    share = passed / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def tango(b: int, c: int, n: int, level: float = 0.95) -> Interval:
+    """Tango's score interval for the difference of two paired shares, (c - b) / n (Tango 1998, Stat Med 17:891-908).
+
+    The limits are where the score statistic T(d) = (c - b - n d) / sqrt(n (2 q + d (1 - d))) is +z and -z; q is the share
+    of `only base passes` that is most likely if the difference is d. With no discordant pair the limits are +-z^2 / (n + z^2).
+    (-1, 1) for n = 0.
+    """
+    from scipy.optimize import brentq
+
+    if n == 0:
+        return -1.0, 1.0
+    z = normal_quantile(level)
+    difference = (c - b) / n
+    edge = 1 - 1e-12
+
+    def low(d: float) -> float:
+        return _tango_score(d, b, c, n) - z
+
+    def high(d: float) -> float:
+        return _tango_score(d, b, c, n) + z
+
+    lower = -1.0 if difference == -1 else float(brentq(low, -edge, difference, xtol=1e-12))
+    upper = 1.0 if difference == 1 else float(brentq(high, difference, edge, xtol=1e-12))
+    return lower, upper
+
+
+def _tango_score(d: float, b: int, c: int, n: int) -> float:
+    linear = -(b + c) + (2 * n - c + b) * d
+    root = math.sqrt(max(0.0, linear * linear + 8 * n * b * d * (1 - d)))
+    q = max(0.0, (root - linear) / (4 * n))
+    variance = n * max(0.0, 2 * q + d * (1 - d))
+    distance = c - b - n * d
+    if variance <= 0:
+        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
+    return distance / math.sqrt(variance)
+
+
+def newcombe(both: int, b: int, c: int, n: int, level: float = 0.95) -> Interval:
+    """Newcombe's square-and-add interval for (c - b) / n (Newcombe 1998, Stat Med 17:2635-50, method 10). Not used to decide: it
+    is the second opinion that the tests hold Tango's against. `both` counts the samples that both pass."""
+    base, variant = (both + b) / n, (both + c) / n
+    (base_low, base_high), (low, high) = wilson(both + b, n, level), wilson(both + c, n, level)
+    phi = _newcombe_phi(both, b, c, n)
+    difference = variant - base
+
+    def spread(first: float, second: float) -> float:
+        return math.sqrt(max(0.0, first * first - 2 * phi * first * second + second * second))
+
+    return difference - spread(variant - low, base_high - base), difference + spread(high - variant, base - base_low)
+
+
+def _newcombe_phi(both: int, b: int, c: int, n: int) -> float:
+    neither = n - both - b - c
+    product = (both + b) * (c + neither) * (both + c) * (b + neither)
+    if product == 0:
+        return 0.0
+    determinant = both * neither - b * c
+    corrected = max(0.0, determinant - n / 2) if determinant > 0 else float(determinant)
+    return corrected / math.sqrt(product)
+
+
+def mcnemar_p(b: int, c: int) -> float:
+    """Exact two-sided p that base and variant pass equally often (McNemar, binomial). p > 0.05 does not mean that they do."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return min(1.0, float(mcnemar([[0, b], [c, 0]], exact=True).pvalue))
+
+
+def mean_interval(values: Array, level: float = 0.95) -> Interval:
+    """BCa bootstrap interval of a mean (Efron 1987), of scores in -1..1 or 0..1.
+
+    Where all values are equal a bootstrap would claim certainty. Then the share of samples that may still differ is at most
+    z^2 / (n + z^2), as in `tango` without a discordant pair, and each differs by at most 1.
+    """
+    from scipy.stats import bootstrap
+
+    n, mean = len(values), float(np.mean(values)) if len(values) else 0.0
+    if n < 2 or np.ptp(values) < 1e-12:
+        z = normal_quantile(level)
+        unseen = z * z / (n + z * z)
+        return mean - unseen, mean + unseen
+    result = bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", batch=max(1, _CELLS // n), rng=np.random.default_rng(_SEED)
+    )
+    low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return min(low, mean), max(high, mean)
+
+
+def weighted_bootstrap(statistic: Callable[[Array], Array], n: int, value: float, level: float = 0.95) -> Interval:
+    """Percentile bootstrap of a statistic of the whole set. `statistic` takes weights (resamples x n: how often each sample was
+    drawn) and returns one value for each resample; both variants of a pair are drawn together. `value` is the estimate itself.
+
+    Where every resample gives the same value, the interval is widened as in `mean_interval`.
+    """
+    random = np.random.default_rng(_SEED)
+    size = max(1, _CELLS // max(1, n))
+    drawn = [statistic(random.multinomial(n, np.full(n, 1 / n), size=min(size, RESAMPLES - at)).astype(float)) for at in range(0, RESAMPLES, size)]
+    values = np.concatenate(drawn)
+    if np.ptp(values) < 1e-12:
+        z = normal_quantile(level)
+        unseen = z * z / (n + z * z)
+        return value - unseen, value + unseen
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(low), value), max(float(high), value)
+
+
+def n_to_decide(difference: float, variance: float, margin: float) -> int | None:
+    """Samples for 80% power to show `difference > -margin` (or that it is below) at one-sided alpha 0.05.
+
+    (z(0.95) + z(0.80))^2 * variance / (difference + margin)^2, with the variance of one sample's difference; for paired shares that is
+    b/n + c/n - difference^2,
+    and without a true difference it is 6.18 * discordant / margin^2.
+    None where the difference lies on the margin, so that no number would do.
+    """
+    distance = difference + margin
+    if abs(distance) < 1e-9:
+        return None
+    factor = (normal_quantile(0.90) + normal_quantile(0.60)) ** 2
+    return max(1, math.ceil(factor * variance / distance**2))
+
+
+def share_variance(b: int, c: int, n: int) -> float:
+    """Variance of one pair's difference. With no discordant pair, 3 / n (rule of three) bounds how many there may be."""
+    discordant = (b + c) / n
+    return max(discordant - ((c - b) / n) ** 2, 3 / n if not discordant else 0.0)
+
+
+def as_floats(values: Any) -> Array:
+    """A float array of any sequence of numbers."""
+    return np.asarray(values, dtype=float)

@@ -1,0 +1,150 @@
+"""Metrics of a set of records, with 95% intervals, and the paired difference of one metric. Pure.
+
+A metric is one of three kinds, and the kind says which interval is right:
+
+    share      each sample passes or fails: Wilson alone, Tango in pairs
+    mean       each sample has a score in 0..1: BCa bootstrap of the mean, alone and in pairs
+    statistic  made from the whole set (precision, recall, F1 over classes): bootstrap over samples, both variants drawn together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from perfbench.quality import classification
+from perfbench.quality.intervals import Array, Interval, as_floats, mean_interval, share_variance, tango, weighted_bootstrap, wilson
+from perfbench.records import Estimate, QualityRecord
+from perfbench.scenario.model import Classification, Quality
+
+SHARES = ("accuracy", "exact_match", "json_validity", "schema_validity")
+
+Statistic = Callable[[Array], Array]
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """variant - base over the same samples: the estimate, its two intervals, the variance of one sample's difference."""
+
+    value: float
+    ci95: Interval
+    ci90: Interval
+    variance: float
+    only_base: int | None = None
+    """Shares only: samples that base alone passes (b), and the variant alone (c)."""
+    only_variant: int | None = None
+
+
+def known_labels_of(quality: Quality, records: Sequence[QualityRecord]) -> tuple[str, ...]:
+    """The labels that a classification's answers are read against; () for other tasks."""
+    if not isinstance(quality.task, Classification):
+        return ()
+    return classification.known_labels(quality.task.labels, [record.expected for record in records])
+
+
+def estimates(records: Sequence[QualityRecord], task: str, known: Sequence[str]) -> dict[str, Estimate]:
+    """Every metric of the task by name. Empty for no records."""
+    if not records:
+        return {}
+    found: dict[str, Estimate] = {}
+    for name in records[0].scores:
+        values = _scores(records, name)
+        low, high = wilson(float(values.sum()), len(values)) if name in SHARES else _within_0_1(mean_interval(values))
+        found[name] = Estimate(value=float(values.mean()), ci95_low=low, ci95_high=high)
+    if task == "classification":
+        expected, predicted = _expected(records), predictions(records, known)
+        statistics = class_statistics(expected, predicted, known)
+        for name, value in classification.corpus_metrics(expected, predicted, known).items():
+            if name not in found:
+                low, high = _within_0_1(weighted_bootstrap(statistics[name], len(records), value))
+                found[name] = Estimate(value=value, ci95_low=low, ci95_high=high)
+    return found
+
+
+def paired_difference(base: Sequence[QualityRecord], records: Sequence[QualityRecord], metric: str, known: Sequence[str]) -> Paired:
+    """The difference of one metric over the samples that both have, paired by id. Raises ValueError where they have none in common."""
+    by_id = {record.sample_id: record for record in base}
+    pairs = [(by_id[record.sample_id], record) for record in records if record.sample_id in by_id]
+    if not pairs:
+        raise ValueError("the variants have no sample in common")
+    left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    n = len(pairs)
+    if metric in SHARES:
+        before, after = _scores(left, metric) == 1.0, _scores(right, metric) == 1.0
+        b, c = int((before & ~after).sum()), int((after & ~before).sum())
+        return Paired(
+            value=(c - b) / n, ci95=tango(b, c, n), ci90=tango(b, c, n, 0.90), variance=share_variance(b, c, n), only_base=b, only_variant=c
+        )
+    if metric in records[0].scores:
+        differences = _scores(right, metric) - _scores(left, metric)
+        return Paired(
+            value=float(differences.mean()), ci95=mean_interval(differences), ci90=mean_interval(differences, 0.90), variance=float(differences.var())
+        )
+    return _paired_statistic(left, right, metric, known)
+
+
+def _paired_statistic(left: Sequence[QualityRecord], right: Sequence[QualityRecord], metric: str, known: Sequence[str]) -> Paired:
+    expected = _expected(left)
+    before = class_statistics(expected, predictions(left, known), known)[metric]
+    after = class_statistics(expected, predictions(right, known), known)[metric]
+    n = len(left)
+    whole = np.ones((1, n))
+
+    def difference(weights: Array) -> Array:
+        return after(weights) - before(weights)
+
+    value = float(difference(whole)[0])
+    ci95, ci90 = weighted_bootstrap(difference, n, value), weighted_bootstrap(difference, n, value, 0.90)
+    standard_error = (ci95[1] - ci95[0]) / (2 * 1.959964)
+    return Paired(value=value, ci95=ci95, ci90=ci90, variance=n * standard_error**2)
+
+
+def class_statistics(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str]) -> dict[str, Statistic]:
+    """macro_/micro_ precision, recall, f1 as functions of sample weights (resamples x n). With all weights 1 they are scikit-learn's.
+
+    A class that a resample draws no expected sample of is left out of that resample's macro mean: its recall is undefined.
+    """
+    over = {"macro": sorted(set(expected)), "micro": list(known)}
+    statistics: dict[str, Statistic] = {}
+    for average, classes in over.items():
+        truth = as_floats([[label == name for name in classes] for label in expected]).reshape(len(expected), len(classes))
+        guess = as_floats([[label == name for name in classes] for label in predicted]).reshape(len(expected), len(classes))
+        for name in ("precision", "recall", "f1"):
+            statistics[f"{average}_{name}"] = _class_statistic(truth, guess, name, macro=average == "macro")
+    return statistics
+
+
+def _class_statistic(truth: Array, guess: Array, name: str, *, macro: bool) -> Statistic:
+    def value(weights: Array) -> Array:
+        hits, wanted, given = weights @ (truth * guess), weights @ truth, weights @ guess
+        if not macro:
+            hits, wanted, given = (counts.sum(axis=1, keepdims=True) for counts in (hits, wanted, given))
+        top, bottom = {"precision": (hits, given), "recall": (hits, wanted), "f1": (2 * hits, wanted + given)}[name]
+        ratio = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        drawn = (wanted > 0).astype(float)
+        return as_floats((ratio * drawn).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1.0))
+
+    return value
+
+
+def predictions(records: Sequence[QualityRecord], known: Sequence[str]) -> list[str]:
+    """The label that each answer gives; a failed request is `unparsed`."""
+    return [classification.UNPARSED if record.output is None else classification.predict(record.output, known) for record in records]
+
+
+def confusion_of(records: Sequence[QualityRecord], known: Sequence[str]) -> dict[str, dict[str, int]]:
+    """expected -> predicted -> samples."""
+    return classification.confusion(_expected(records), predictions(records, known))
+
+
+def _expected(records: Sequence[QualityRecord]) -> list[str]:
+    return [record.expected for record in records]
+
+
+def _scores(records: Sequence[QualityRecord], name: str) -> Array:
+    return as_floats([record.scores[name] for record in records])
+
+
+def _within_0_1(interval: Interval) -> Interval:
+    return max(0.0, interval[0]), min(1.0, interval[1])

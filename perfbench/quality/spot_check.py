@@ -1,0 +1,84 @@
+"""Ask one variant the held-out samples and score its answers. Never while load is running.
+
+`prepare` renders and hashes the questions once, so that every variant gets the same; `spot_check` asks them of one server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from perfbench.prompts import RenderedPrompt, render_data
+from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.fairness import asked_hashes
+from perfbench.quality.tasks import Scorer, make_scorer
+from perfbench.records import QualityRecord
+from perfbench.scenario.model import Decoding, Prompt, Quality
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The questions of a run: prompts and rows in the file's order, how to score them, and the hashes for the manifest."""
+
+    prompts: list[RenderedPrompt]
+    rows: list[dict[str, object]]
+    scorer: Scorer
+    hashes: dict[str, str]
+
+
+def prepare(quality: Quality, prompt: Prompt, decoding: Decoding) -> HeldOut:
+    """Render the held-out file. Raises ScenarioError for rows that cannot be rendered or lack what the task needs."""
+    prompts, rows = render_data(quality.data, prompt, key="quality.data")
+    return HeldOut(prompts, rows, make_scorer(quality, rows), asked_hashes(prompts, prompt, decoding, quality.max_tokens))
+
+
+def spot_check(
+    held_out: HeldOut,
+    quality: Quality,
+    decoding: Decoding,
+    *,
+    variant: str,
+    url: str,
+    model: str,
+    api_key_env: str | None = None,
+    timeout_s: float = 120.0,
+    contaminated: Collection[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[QualityRecord]:
+    """One record a sample, in the file's order. `contaminated` holds the ids that also stand in the training text, None if unknown.
+
+    Raises EndpointError when every request fails; a single failed request is a record that counts as wrong.
+    """
+    answers = ask_all(
+        url,
+        held_out.prompts,
+        decoding,
+        model=model,
+        api_key_env=api_key_env,
+        max_tokens=quality.max_tokens,
+        concurrency=quality.concurrency,
+        timeout_s=timeout_s,
+        on_progress=on_progress,
+    )
+    return [_record(held_out, row, answer, variant, contaminated) for row, answer in enumerate(answers)]
+
+
+def _record(held_out: HeldOut, row: int, answer: Answer, variant: str, contaminated: Collection[str] | None) -> QualityRecord:
+    prompt = held_out.prompts[row]
+    scored = held_out.scorer.score(row, answer.output, answer.finish_reason)
+    return QualityRecord(
+        sample_id=prompt.prompt_id,
+        variant=variant,
+        prompt=prompt.as_text(),
+        prompt_sha256=prompt.sha256,
+        expected=held_out.scorer.expected[row],
+        output=answer.output,
+        error=None if answer.error is None else f"{answer.error}: {answer.error_message}",
+        finish_reason=answer.finish_reason,
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=answer.output_tokens,
+        scores=scored.scores,
+        passed=scored.passed,
+        label=scored.label,
+        contaminated=None if contaminated is None else prompt.prompt_id in contaminated,
+    )
