@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -11,11 +12,31 @@ from perfbench.analyse.metrics import BY_NAME, NS_PER_S, PER_REQUEST
 from perfbench.analyse.slo import good, judgeable
 from perfbench.analyse.stats import NO_INTERVAL, Floats, Interval, mean_interval, percentile
 from perfbench.analyse.window import ended_in_window, scheduled_in_window, window_s
-from perfbench.records import MetricSummary, Rates, RequestCounts, TrialOutcome
+from perfbench.records import MetricSummary, Rates, RequestCounts, TrialOutcome, TrialPlan, TrialSummary
 from perfbench.results import RunFolder
 from perfbench.scenario.model import SloLimit
 
 PERCENTS = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True)
+class AnalysedTrial:
+    """A finished trial: its plan, what the load process said, all its requests, and its summary."""
+
+    plan: TrialPlan
+    outcome: TrialOutcome
+    requests: pl.DataFrame
+    summary: TrialSummary
+
+    @property
+    def usable(self) -> bool:
+        """A void trial enters no verdict, comparison or price."""
+        return self.summary.audit.verdict != "void"
+
+    @property
+    def measured(self) -> pl.DataFrame:
+        """Requests scheduled in the window."""
+        return self.requests.filter(scheduled_in_window(self.outcome))
 
 
 def metric_summaries(folder: RunFolder, trial: str, requests: pl.DataFrame, outcome: TrialOutcome) -> dict[str, MetricSummary]:
@@ -63,3 +84,12 @@ def rates(requests: pl.DataFrame, outcome: TrialOutcome, slo: Mapping[str, SloLi
     tokens = None if ended["output_tokens"].null_count() else float(ended["output_tokens"].sum()) / seconds
     goodput = ended.select(good(slo).sum()).item() / seconds if slo and judgeable(ended, slo) else None
     return Rates(requests_per_s=len(ended) / seconds, output_tokens_per_s=tokens, goodput_per_s=goodput)
+
+
+def energy_summary(joules: float | None, requests: pl.DataFrame, outcome: TrialOutcome) -> MetricSummary | None:
+    """GPU energy of the window over the requests that ended in it: a mean without percentiles. None without a counter or a request."""
+    ended = len(requests.filter(ended_in_window(outcome)))
+    if joules is None or not ended:
+        return None
+    empty = dict.fromkeys(("p50", "p90", "p95", "p99", "ci95_low", "ci95_high"))
+    return MetricSummary(unit=BY_NAME["energy_j_per_request"].unit, mean=joules / ended, n=ended, **empty)

@@ -1,0 +1,80 @@
+"""The part of the audit that asks telemetry: did something else on the machine, or a state of the server, shape the figures?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from perfbench.analyse.doubt import Doubt, graded
+from perfbench.analyse.telemetry import Telemetry
+from perfbench.analyse.window import window_s
+from perfbench.records import TrialOutcome
+
+UNASKED_CACHE_SHARE = 0.01
+"""Where no prefix is shared by intent, blocks of a few equal first tokens may still meet; 1% of all prompt tokens is more than that."""
+OTHER_CPU_SHARE = (0.05, 0.25)
+"""Share of the machine's cores that other processes used: 5% can move a CPU-bound latency by as much, a quarter decides it."""
+STEAL_SHARE = (0.02, 0.20)
+"""Share of the machine's time that the hypervisor gave to others."""
+BUSY_SHARE = 0.97
+"""With no idle time left, client and server wait for each other's cores."""
+THROTTLE_BITS = 0x08 | 0x20 | 0x40 | 0x80
+"""NVML clocks event reasons: hardware slow-down, software and hardware thermal slow-down, power brake. Not the software power cap (0x04): a card at full
+load runs against it by design."""
+
+
+def machine_doubts(
+    telemetry: Telemetry, outcome: TrialOutcome, measured: pl.DataFrame, *, server: str | None, cores: int | None, shares_prefix: bool
+) -> Iterator[Doubt]:
+    """All checks of one trial that need telemetry. `measured` holds the requests scheduled in the window."""
+    if server is not None:
+        yield from _prefix_cache(telemetry, outcome, measured, server, shares_prefix=shares_prefix)
+        preemptions = telemetry.growth("num_preemptions", outcome, server=server)
+        if preemptions:
+            yield Doubt("suspect", f"the server preempted {preemptions:.0f} requests: its KV cache was full, and they were computed twice")
+        yield from _gpus(telemetry, outcome, telemetry.devices_of(server))
+    seconds = window_s(outcome)
+    if cores and seconds > 0:
+        yield from _cpus(telemetry, outcome, cores, seconds)
+
+
+def _prefix_cache(telemetry: Telemetry, outcome: TrialOutcome, measured: pl.DataFrame, server: str, *, shares_prefix: bool) -> Iterator[Doubt]:
+    """Hits are tokens. With a shared system prompt they are asked for, up to what it can explain: it is shorter than the shortest prompt."""
+    hits = telemetry.growth("prefix_cache_hits", outcome, server=server)
+    queries = telemetry.growth("prefix_cache_queries", outcome, server=server)
+    if hits is None or not queries:
+        return
+    allowed, reason = UNASKED_CACHE_SHARE, "no prefix is shared by intent"
+    if shares_prefix:
+        shortest, mean = measured["prompt_tokens"].min(), measured["prompt_tokens"].mean()
+        if not isinstance(shortest, int) or not isinstance(mean, float):
+            return
+        allowed, reason = min(1.0, shortest / mean), f"a shared system prompt explains {min(1.0, shortest / mean):.0%} at most"
+    if hits / queries > allowed:
+        yield Doubt("suspect", f"{hits / queries:.0%} of prompt tokens came out of the prefix cache; {reason}")
+
+
+def _gpus(telemetry: Telemetry, outcome: TrialOutcome, devices: list[str]) -> Iterator[Doubt]:
+    mine = pl.col("device").is_in(devices)
+    reasons = telemetry.gauge("clocks_event_reasons", windows=[outcome]).filter(mine)
+    throttled = reasons.filter((pl.col("value").cast(pl.Int64) & THROTTLE_BITS) != 0)
+    if not throttled.is_empty():
+        names = "; ".join(sorted(throttled["reasons"].drop_nulls().unique().to_list())) or "slow-down"
+        yield Doubt("suspect", f"a GPU was throttled in {len(throttled) / len(reasons):.0%} of readings ({names})")
+    foreign = telemetry.gauge("foreign_gpu_processes", windows=[outcome]).filter(mine)["value"].max()
+    if isinstance(foreign, float) and foreign > 0:
+        yield Doubt("suspect", f"up to {foreign:.0f} processes of others were on the server's GPU")
+
+
+def _cpus(telemetry: Telemetry, outcome: TrialOutcome, cores: int, seconds: float) -> Iterator[Doubt]:
+    other = telemetry.gauge("other_cpu_cores", windows=[outcome])["value"].mean()
+    if isinstance(other, float):
+        yield from graded(other / cores, OTHER_CPU_SHARE, f"other processes used {other:.1f} of the machine's {cores} cores")
+    stolen = telemetry.growth("machine_steal_s", outcome)
+    if stolen is not None:
+        share = stolen / (cores * seconds)
+        yield from graded(share, STEAL_SHARE, f"the hypervisor gave {share:.0%} of this machine's CPU time to others")
+    busy, client = telemetry.growth("machine_cpu_s", outcome), telemetry.growth("client_cpu_s", outcome)
+    if busy is not None and client and busy / (cores * seconds) > BUSY_SHARE:
+        yield Doubt("suspect", f"all {cores} cores were busy: client ({client / seconds:.1f} cores) and server competed for them")

@@ -1,0 +1,161 @@
+"""From a run folder to its Summary: reads manifest, journal, records, telemetry and quality, writes nothing.
+
+Works on what is there. A variant without finished trials has none; without quality, telemetry, price or SLO the figures that need them are None, and a
+sentence says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from perfbench.analyse.audit import AuditInput, audit
+from perfbench.analyse.compare import compare
+from perfbench.analyse.cost import best_at_slo, cost_summary, stage_results
+from perfbench.analyse.experiment import Experiment, experiment_of
+from perfbench.analyse.memory import memory_summary
+from perfbench.analyse.recommend import recommend
+from perfbench.analyse.slo import slo_result
+from perfbench.analyse.telemetry import Telemetry
+from perfbench.analyse.trials import AnalysedTrial, energy_summary, metric_summaries, rates, request_counts
+from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
+from perfbench.records import (
+    SCHEMA_VERSION,
+    Manifest,
+    QualityRecord,
+    QualitySummary,
+    ReferenceCheck,
+    ServerInfo,
+    Summary,
+    TrialOutcome,
+    TrialPlan,
+    TrialSummary,
+    VariantSummary,
+)
+from perfbench.results import RunFolder
+
+
+def summarise(folder: RunFolder) -> Summary:
+    """Analyse a run. Raises RunFolderError for a manifest that cannot be read."""
+    manifest = folder.manifest()
+    experiment = experiment_of(manifest)
+    telemetry = Telemetry.of(folder)
+    servers = {name: msgspec.convert(data, ServerInfo) for name, data in folder.finished("server_ready").items()}
+    by_variant = {variant: server for server in servers.values() for variant in server.variants}
+    trials = analyse_trials(folder, manifest, experiment, telemetry, by_variant)
+    quality = {variant: folder.quality(variant) for variant in experiment.variants}
+    variants = {variant: 
+        variant: _variant(
+            variant, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest
+        )
+        for variant in experiment.variants
+    }
+    comparisons = compare(trials, experiment)
+    reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
+    at_slo = {variant: best_at_slo(stage_results(_of(variant, trials), experiment)) for variant in experiment.variants}
+    return Summary(
+        schema_version=SCHEMA_VERSION,
+        run_id=manifest.run_id,
+        scenario=manifest.scenario_name,
+        valid=is_valid(manifest, trials, reference),
+        variants=variants,
+        comparisons=comparisons,
+        recommendation=recommend(variants, comparisons, reference, at_slo),
+        plan=None,
+        reference=reference,
+        contamination=next(iter(folder.finished("contamination").values()), None),
+        not_measured=manifest.not_measured,
+        slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
+    )
+
+
+def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck]) -> bool:
+    """Whether the run may be used as a whole: every planned trial has finished, none is void, and the reference calls no answer nonsense."""
+    finished = {trial.plan.trial for trial in trials if trial.usable}
+    return bool(finished) and finished >= {plan.trial for plan in manifest.trials} and all(check.verdict != "fail" for check in reference)
+
+
+def analyse_trials(
+    folder: RunFolder, manifest: Manifest, experiment: Experiment, telemetry: Telemetry, servers: Mapping[str, ServerInfo]
+) -> list[AnalysedTrial]:
+    """All finished trials in the order of the plan."""
+    outcomes, requests = trial_outcomes(folder), read_requests(folder)
+    nothing = next(iter(requests.values())).clear() if requests else None
+    analysed = []
+    for plan in manifest.trials:
+        rows = requests.get(plan.trial, nothing)
+        if plan.trial not in outcomes or rows is None:
+            continue
+        given = AuditInput(
+            trial=plan.trial,
+            stage=experiment.stages[plan.stage],
+            outcome=outcomes[plan.trial],
+            requests=rows,
+            telemetry=telemetry,
+            server=servers[plan.variant].name if plan.variant in servers else None,
+            cores=_cores(manifest),
+            shares_prefix=experiment.shares_prefix,
+        )
+        analysed.append(_trial(folder, plan, given, experiment))
+    return analysed
+
+
+def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Experiment) -> AnalysedTrial:
+    outcome, requests = given.outcome, given.requests
+    metrics = metric_summaries(folder, plan.trial, requests, outcome)
+    devices = given.telemetry.devices_of(given.server) if given.server is not None else []
+    joules = given.telemetry.growth("energy_j", outcome, devices=devices) if devices else None
+    energy = energy_summary(joules, requests, outcome)
+    summary = TrialSummary(
+        stage=plan.stage,
+        repeat=plan.repeat,
+        arrival=plan.arrival,
+        audit=audit(given),
+        requests=request_counts(requests, outcome),
+        metrics=metrics if energy is None else {**metrics, "energy_j_per_request": energy},
+        rates=rates(requests, outcome, experiment.slo),
+        slo=slo_result(requests.filter(scheduled_in_window(outcome)), experiment.slo),
+    )
+    return AnalysedTrial(plan, outcome, requests, summary)
+
+
+def _cores(manifest: Manifest) -> int | None:
+    """Cores of the machine that ran client and servers."""
+    cores = manifest.hardware.get("cpu_cores")
+    return cores if isinstance(cores, int) else None
+
+
+def _of(variant: str, trials: Sequence[AnalysedTrial]) -> list[AnalysedTrial]:
+    return [trial for trial in trials if trial.plan.variant == variant]
+
+
+def _variant(
+    variant: str,
+    *,
+    trials: Sequence[AnalysedTrial],
+    quality: Mapping[str, Sequence[QualityRecord]],
+    experiment: Experiment,
+    telemetry: Telemetry,
+    servers: Mapping[str, ServerInfo],
+    manifest: Manifest,
+) -> VariantSummary:
+    server, mine = servers.get(variant), _of(variant, trials)
+    hosted = set(server.variants) if server is not None else set()
+    windows: list[TrialOutcome] = [trial.outcome for trial in trials if trial.plan.variant in hosted]
+    memory = memory_summary(variant, server, windows=windows, telemetry=telemetry, experiment=experiment, models=manifest.models)
+    return VariantSummary(
+        trials=[trial.summary for trial in mine],
+        memory=memory,
+        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with),
+        quality=_decided(quality.get("base"), quality[variant], experiment),
+    )
+
+
+def _decided(base: Sequence[QualityRecord] | None, records: Sequence[QualityRecord], experiment: Experiment) -> QualitySummary | None:
+    """The spot-check of one variant; None where there is none, or it has not finished."""
+    if experiment.quality is None or not records:
+        return None
+    from perfbench.quality.decide import decide
+
+    return decide(base or None, records, experiment.quality)
