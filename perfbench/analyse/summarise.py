@@ -45,7 +45,7 @@ def summarise(folder: RunFolder) -> Summary:
     by_variant = {variant: server for server in servers.values() for variant in server.variants}
     trials = analyse_trials(folder, manifest, experiment, telemetry, by_variant)
     quality = {variant: folder.quality(variant) for variant in experiment.variants}
-    variants = {variant: 
+    variants = {
         variant: _variant(
             variant, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest
         )
