@@ -21,10 +21,7 @@ import pynvml
 
 from perfbench.records import Sample
 from perfbench.sample.processes import CLIENT, ProcessGroups, server_group
-from perfbench.sample.spec import SampleTarget
-
-Miss = Callable[[str, str], None]
-"""Called with what could not be read and why."""
+from perfbench.sample.spec import Miss, SampleTarget
 
 _REASONS = {
     0x1: "gpu_idle", 0x2: "applications_clocks_setting", 0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost",
@@ -212,17 +209,18 @@ class Gpus:
     def describe(self) -> list[dict[str, Any]]:
         """Each device: index, uuid, name, memory_bytes, compute_capability, power_limit_w; None for what NVML does not say."""
 
-        def ask(device: _Device, read: Callable[[Any], Any]) -> Any:
-            return self._ask(device, "description", read, lambda *_: None)
+        def ask(device: _Device, name: str, read: Callable[[Any], Any]) -> Any:
+            return self._ask(device, name, read, lambda *_: None)
 
         described = []
         for device in self._devices:
-            capability = ask(device, pynvml.nvmlDeviceGetCudaComputeCapability)
-            limit_mw = ask(device, pynvml.nvmlDeviceGetEnforcedPowerLimit)
+            capability = ask(device, "compute_capability", pynvml.nvmlDeviceGetCudaComputeCapability)
+            limit_mw = ask(device, "power_limit_w", pynvml.nvmlDeviceGetEnforcedPowerLimit)
             described.append(
                 {
-                    "index": device.number, "uuid": device.uuid, "name": ask(device, pynvml.nvmlDeviceGetName),
-                    "memory_bytes": ask(device, _TOTAL.read), "compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+                    "index": device.number, "uuid": device.uuid, "name": ask(device, "name", pynvml.nvmlDeviceGetName),
+                    "memory_bytes": ask(device, _TOTAL.name, _TOTAL.read),
+                    "compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
                     "power_limit_w": None if limit_mw is None else limit_mw / 1e3,
                 }
             )  # fmt: skip
@@ -232,8 +230,11 @@ class Gpus:
         """`driver` version and the newest `cuda` that it supports."""
         if not self._devices:
             return {"driver": None, "cuda": None}
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}"}
+        try:
+            cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+            return {"driver": pynvml.nvmlSystemGetDriverVersion(), "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}"}
+        except pynvml.NVMLError:
+            return {"driver": None, "cuda": None}
 
 
 def _running(handle: Any) -> dict[int, int | None]:

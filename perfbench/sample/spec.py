@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
+
+Miss = Callable[[str, str], object]
+"""Called by a source with what could not be read and why."""
 
 
 class SampleTarget(msgspec.Struct, frozen=True, kw_only=True):
