@@ -1,0 +1,115 @@
+"""Which servers a scenario needs and which variants each one hosts. Pure.
+
+    base                  -> server `base`
+    base+lora, adapter    -> server `base-lora`: the base model with LoRA enabled and the adapter loaded. `base+lora` asks for the
+                             base by its name (what enabling LoRA costs), `adapter` for the adapter by its own (what using it costs)
+    merged                -> server `merged`
+    an endpoint           -> a server of its own that is driven and never started
+
+`variant_order` alternates over repeats (ABBA), so that a drift of the machine meets every variant alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from perfbench.errors import Finding, ScenarioError
+from perfbench.scenario.model import Endpoint, Scenario
+
+Item = TypeVar("Item")
+
+VLLM_MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for --max-lora-rank: MaxLoRARanks in vllm/config/lora.py of vLLM 0.32."""
+
+
+@dataclass(frozen=True)
+class ResolvedModels:
+    """Where the models of a run lie on this machine: absolute folders, None for what the scenario does not use."""
+
+    base: Path | None
+    adapter: Path | None
+    merged: Path | None
+    lora_rank: int | None
+    """Rank of the adapter; the largest one where its modules differ."""
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One server: what to start, or the endpoint to drive, and the model name that each of its variants asks for."""
+
+    name: str
+    variants: tuple[str, ...]
+    served_names: dict[str, str]
+    """variant -> `model` of its requests."""
+    model_path: Path | None = None
+    """None for an endpoint."""
+    lora: Path | None = None
+    """The adapter that a LoRA-enabled server loads."""
+    max_lora_rank: int | None = None
+    endpoint: Endpoint | None = None
+
+
+def plan_servers(scenario: Scenario, models: ResolvedModels) -> list[ServerPlan]:
+    """One ServerPlan for each server, in the order of the scenario's variants; every variant stands in exactly one.
+
+    Raises ScenarioError for an adapter whose rank vLLM cannot serve and for an endpoint named like a server that we start.
+    """
+    plans: dict[str, ServerPlan] = {}
+    for variant in scenario.variants:
+        if variant == "base":
+            plans["base"] = ServerPlan("base", ("base",), {"base": "base"}, model_path=_present(models.base, variant))
+        elif variant == "merged":
+            plans["merged"] = ServerPlan("merged", ("merged",), {"merged": "merged"}, model_path=_present(models.merged, variant))
+        elif "base-lora" not in plans:
+            plans["base-lora"] = _lora_server(scenario, models)
+    for name, endpoint in scenario.endpoints.items():
+        if name in plans:
+            raise ScenarioError(scenario.name, [Finding(f"endpoints.{name}", "a server that we start has the same name; rename the endpoint")])
+        plans[name] = ServerPlan(name, (name,), {name: endpoint.model}, endpoint=endpoint)
+    return list(plans.values())
+
+
+def _lora_server(scenario: Scenario, models: ResolvedModels) -> ServerPlan:
+    asks_for = {"base+lora": "base", "adapter": "adapter"}
+    variants = tuple(variant for variant in scenario.variants if variant in asks_for)
+    rank = models.lora_rank
+    if rank is None:
+        raise ValueError("the adapter's rank is needed to size the server's LoRA slots")
+    sufficient = [allowed for allowed in VLLM_MAX_LORA_RANKS if allowed >= rank]
+    if not sufficient:
+        problem = f"the adapter has rank {rank}, vLLM serves at most {VLLM_MAX_LORA_RANKS[-1]}; leave out `base+lora` and `adapter`, and serve it merged"
+        raise ScenarioError(scenario.name, [Finding("models.adapter", problem)])
+    return ServerPlan(
+        "base-lora",
+        variants,
+        {variant: asks_for[variant] for variant in variants},
+        model_path=_present(models.base, "base+lora"),
+        lora=_present(models.adapter, "adapter"),
+        max_lora_rank=sufficient[0],
+    )
+
+
+def _present(path: Path | None, variant: str) -> Path:
+    """Validation has seen to it that a variant's models are there; this names the programmer's mistake if not."""
+    if path is None:
+        raise ValueError(f"variant `{variant}` has no model folder")
+    return path
+
+
+def variant_order(variants: Sequence[Item], repeat: int) -> tuple[Item, ...]:
+    """Variants in the order in which repeat number `repeat` (from 0) runs them: even as in the file, odd reversed (A B, B A)."""
+    return tuple(variants) if repeat % 2 == 0 else tuple(reversed(variants))
+
+
+def server_order(plans: Sequence[ServerPlan], repeat: int) -> tuple[ServerPlan, ...]:
+    """Servers in the order of repeat number `repeat`, each with its variants in that order too."""
+    return tuple(_turned(plan, repeat) for plan in variant_order(plans, repeat))
+
+
+def _turned(plan: ServerPlan, repeat: int) -> ServerPlan:
+    from dataclasses import replace
+
+    return replace(plan, variants=variant_order(plan.variants, repeat))
