@@ -1,0 +1,327 @@
+"""One trial inside the load process, from the order to its outcome.
+
+Before the window: bodies, schedule and connections are made ready, Locust's users are spawned and wait, garbage is collected and the
+collector switched off. In the window: users send, the wire stamps, ended exchanges go to the spool one by one. After it: a drain, then
+the spool is decoded, written as Parquet and removed. A killed process leaves the spool, and loses only what was in flight.
+"""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.hub
+import pyarrow.parquet as pq
+
+from perfbench.errors import LoadError
+from perfbench.load.address import resolve
+from perfbench.load.decode import recover_spool
+from perfbench.load.exchange import Exchange, RawExchange
+from perfbench.load.live import LiveCounts
+from perfbench.load.messages import Progress
+from perfbench.load.pool import Pool
+from perfbench.load.request_book import RequestBook, read_bodies, read_key
+from perfbench.load.trial import TrialSpec
+from perfbench.load.users import ScheduleUser, StreamUser
+from perfbench.load.wire import Reader
+from perfbench.records import Record, TrialOutcome
+from perfbench.results import Spool, write_records
+
+_NS_PER_S = 1_000_000_000
+_LEAD_S = 0.05
+"""From "all ready" to the start: the helpers run, and a first arrival at 0 is not late."""
+_LATE_NS = 50_000_000
+"""An arrival due at the very end of the window may be sent this much after it; later than that it counts as not sent."""
+_CANCEL_DRAIN_S = 2.0
+_TIMEOUT_CHECK_S = 0.02
+_SPARE_WINDOW_NS = 250_000_000
+_SPARE_LEAST = 8
+_WORKER = 0
+
+
+class Trial:
+    """One trial. `run` drives it to its end; `cancel` may be called at any time from another greenlet."""
+
+    def __init__(self, spec: TrialSpec, environment: Any, report: Callable[[Progress], None]) -> None:
+        self.spec = spec
+        self.started_ns = 0
+        """Start of the warm-up; the schedule's offsets count from here."""
+        self.held_back = 0
+        self.offsets_ns: list[int] = []
+        self._environment = environment
+        self._report = report
+        self._until_ns = 0
+        self._cancelled_ns: int | None = None
+        self._sent = 0
+        self._in_flight: dict[Exchange, None] = {}
+        self._ended: deque[Exchange] = deque()
+        self._wake_finisher = gevent.event.Event()
+        self._ready = gevent.event.Event()
+        self._room = gevent.event.Event()
+        self._closing = gevent.event.Event()
+        self._live = LiveCounts()
+
+    # -- for the users
+
+    @property
+    def open(self) -> bool:
+        """Whether a new request may be sent."""
+        return self._cancelled_ns is None and time.monotonic_ns() < self._until_ns
+
+    def may_send_late(self) -> bool:
+        """Whether an arrival that was due inside the window may still be sent."""
+        return self._cancelled_ns is None and time.monotonic_ns() < self._until_ns + _LATE_NS
+
+    def wait_until_ready(self) -> None:
+        """Return when `started_ns` is known: a little before it."""
+        self._ready.wait()
+
+    def prepare(self, scheduled_ns: int, waiter: Any = None) -> Exchange:
+        """The next request, complete, so that nothing but the sending is left for its time."""
+        request_id, prompt_id, request = self._book.request(self._sent)
+        return Exchange(request_id, prompt_id, request, scheduled_ns, waiter)
+
+    def send(self, exchange: Exchange) -> None:
+        """Send it and return at once."""
+        self._sent += 1
+        exchange.started_ns = time.monotonic_ns()
+        self._in_flight[exchange] = None
+        self._pool.send(exchange)
+
+    def send_and_wait(self, scheduled_ns: int) -> Exchange:
+        """Send the next request and return when it has ended."""
+        exchange = self.prepare(scheduled_ns, gevent.getcurrent())
+        self.send(exchange)
+        gevent.hub.get_hub().switch()
+        return exchange
+
+    def has_room(self) -> bool:
+        return len(self._in_flight) < self.spec.max_in_flight
+
+    def wait_for_room(self) -> None:
+        """Return when a request may be sent, or when no more will be."""
+        while not self.has_room() and self.may_send_late():
+            self._room.clear()
+            self._room.wait(max(0.0, (self._until_ns + _LATE_NS - time.monotonic_ns()) / _NS_PER_S))
+
+    # -- for the process
+
+    def cancel(self) -> None:
+        """Send nothing more, drain shortly, save."""
+        if self._cancelled_ns is None:
+            self._cancelled_ns = time.monotonic_ns()
+            self._closing.set()
+            self._room.set()
+
+    def run(self) -> TrialOutcome:
+        """Drive the trial; raises LoadError when it cannot be started."""
+        spec = self.spec
+        address = resolve(spec.url)
+        key = read_key(spec.api_key_env)
+        self._secret = key.encode() if key else None
+        self._book = RequestBook(address, spec.path, read_bodies(spec.bodies_path), f"{spec.trial}-{secrets.token_hex(3)}-", key)
+        if spec.schedule_path is not None:
+            self.offsets_ns = pq.read_table(spec.schedule_path, columns=["offset_ns"])["offset_ns"].to_pylist()
+        self._reader = Reader(self._on_end, self._on_idle, self._on_lost)
+        self._pool = Pool(self._reader, address, spec.url)
+        helpers = [gevent.spawn(self._finish_ended), gevent.spawn(self._watch_timeouts), gevent.spawn(self._watch_clock)]
+        try:
+            self._open_connections(helpers)
+            self._open_spool()
+            self._spawn_users()
+            outcome = self._drive(helpers)
+        finally:
+            self._environment.runner.stop()
+            gevent.killall(helpers)
+            self._reader.close()
+        return self._save(outcome)
+
+    # -- before the window
+
+    def _open_connections(self, helpers: list[Any]) -> None:
+        if self.spec.concurrency is not None:
+            self._pool.open(self.spec.concurrency)
+            return
+        spare = min(self.spec.max_in_flight, _busiest(self.offsets_ns, _SPARE_WINDOW_NS) + _SPARE_LEAST)
+        self._pool.open(spare)
+        helpers.append(gevent.spawn(self._pool.keep_ready, spare))
+
+    def _open_spool(self) -> None:
+        path = Path(self.spec.spool_path)
+        if path.exists():
+            raise LoadError(f"{path} holds requests of a trial that was cut off; recover it before the trial runs again (`perfbench run --resume` does)")
+        self._spool: Spool[RawExchange] = Spool(path)
+
+    def _spawn_users(self) -> None:
+        self._environment.trial = self
+        count, user = (1, ScheduleUser) if self.spec.concurrency is None else (self.spec.concurrency, StreamUser)
+        runner = self._environment.runner
+        runner.start(count, spawn_rate=count, user_classes=[user])
+        while runner.user_count < count:
+            gevent.sleep(0.005)
+
+    # -- the window
+
+    def _drive(self, helpers: list[Any]) -> TrialOutcome:
+        spec = self.spec
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        collections = _collections()
+        try:
+            self.started_ns = time.monotonic_ns() + round(_LEAD_S * _NS_PER_S)
+            measure_from_ns = self.started_ns + round(spec.warmup_s * _NS_PER_S)
+            self._until_ns = measure_from_ns + round(spec.duration_s * _NS_PER_S)
+            helpers.append(gevent.spawn(self._report_progress))
+            self._ready.set()
+            self._sleep_until(measure_from_ns)
+            self._reader.lag_max_ns = 0
+            cpu_s = time.process_time()
+            measured = self._sleep_until(self._until_ns)
+            client_cpu_s = time.process_time() - cpu_s if measured else None
+            lag_max_ns = self._reader.lag_max_ns
+            self._drain()
+        finally:
+            gc_collections = _collections() - collections
+            gc.enable()
+            gc.unfreeze()
+        return TrialOutcome(
+            trial=spec.trial, started_ns=self.started_ns, measure_from_ns=measure_from_ns, measure_until_ns=self._cancelled_ns or self._until_ns,
+            ended_ns=time.monotonic_ns(), requests_ok=0, requests_failed=0, held_back=self.held_back, client_cpu_s=client_cpu_s,
+            gc_collections=gc_collections, loop_lag_max_s=lag_max_ns / _NS_PER_S, clock_step_max_s=self._reader.clock.step_max_ns / _NS_PER_S,
+            stamp="user" if self._reader.reads_without_kernel_stamp else "kernel",
+        )
+
+    def _sleep_until(self, when_ns: int) -> bool:
+        """False as soon as the trial is cancelled."""
+        return not self._closing.wait(max(0.0, (when_ns - time.monotonic_ns()) / _NS_PER_S))
+
+    def _drain(self) -> None:
+        """Wait for requests in flight, end those that remain, and hand everything to the spool."""
+        cancelled = self._cancelled_ns is not None
+        gevent.sleep(_LATE_NS / _NS_PER_S)
+        deadline_ns = time.monotonic_ns() + round(min(self.spec.drain_s, _CANCEL_DRAIN_S if cancelled else self.spec.drain_s) * _NS_PER_S)
+        while self._in_flight and time.monotonic_ns() < deadline_ns:
+            gevent.sleep(0.005)
+            if self._cancelled_ns is not None and not cancelled:
+                cancelled = True
+                deadline_ns = min(deadline_ns, time.monotonic_ns() + round(_CANCEL_DRAIN_S * _NS_PER_S))
+        reason = "ended by the user" if cancelled else "still in flight at the end of the drain"
+        for exchange in list(self._in_flight):
+            exchange.connection.fail("cancelled", reason)
+        self._leave_unsent()
+        while self._ended:
+            self._finish(self._ended.popleft())
+
+    def _leave_unsent(self) -> None:
+        """Arrivals that were due and were never sent leave records too: a limit must not hide what it held back."""
+        closed_ns = self._cancelled_ns or self._until_ns
+        for offset_ns in self.offsets_ns[self._sent :]:
+            if self.started_ns + offset_ns >= closed_ns:
+                break
+            exchange = self.prepare(self.started_ns + offset_ns)
+            self._sent += 1
+            exchange.error, exchange.error_message = "cancelled", "held back until no more was sent"
+            exchange.end_ns = time.monotonic_ns()
+            self._ended.append(exchange)
+
+    # -- called by the wire: in the hub or in any greenlet, never waiting
+
+    def _on_end(self, exchange: Exchange) -> None:
+        self._in_flight.pop(exchange, None)
+        if exchange.waiter is not None:
+            gevent.hub.get_hub().loop.run_callback(exchange.waiter.switch)
+            exchange.waiter = None
+        self._room.set()
+        self._ended.append(exchange)
+        self._wake_finisher.set()
+
+    def _on_idle(self, connection: Any) -> None:
+        self._pool.on_idle(connection)
+
+    def _on_lost(self, connection: Any, reason: str) -> None:
+        self._pool.on_lost(connection, reason)
+
+    # -- beside the window
+
+    def _finish_ended(self) -> None:
+        """Forever: put ended exchanges into the spool, after whoever waited for them has sent the next request."""
+        while True:
+            self._wake_finisher.wait()
+            self._wake_finisher.clear()
+            while self._ended:
+                self._finish(self._ended.popleft())
+                gevent.sleep(0)
+
+    def _finish(self, exchange: Exchange) -> None:
+        spec = self.spec
+        self._spool.append(exchange.to_raw(spec.trial, spec.variant, _WORKER, keep_text=spec.keep_text, secret=self._secret))
+        self._live.take(exchange)
+        self._environment.events.request.fire(
+            request_type="POST", name=spec.path, response_time=(exchange.end_ns - (exchange.sent_ns or exchange.end_ns)) / 1e6,
+            response_length=len(exchange.raw), exception=None if exchange.ok else LoadError(exchange.error_message or f"HTTP {exchange.end.status}"),
+            context={},
+        )
+
+    def _watch_timeouts(self) -> None:
+        """Forever: end requests that have taken too long. They are in the order in which they were started."""
+        limit_ns = round(self.spec.request_timeout_s * _NS_PER_S)
+        while True:
+            gevent.sleep(_TIMEOUT_CHECK_S)
+            oldest_ns = time.monotonic_ns() - limit_ns
+            for exchange in list(self._in_flight):
+                if exchange.started_ns > oldest_ns:
+                    break
+                exchange.connection.fail("timeout", f"no end after {self.spec.request_timeout_s:g} s")
+
+    def _watch_clock(self) -> None:
+        while True:
+            gevent.sleep(1)
+            self._reader.clock.measure()
+
+    def _report_progress(self) -> None:
+        while True:
+            gevent.sleep(1)
+            elapsed_s = (time.monotonic_ns() - self.started_ns) / _NS_PER_S
+            self._report(
+                self._live.progress(
+                    trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self.spec.warmup_s + self.spec.duration_s, sent=self._sent,
+                    in_flight=len(self._in_flight), held_back=self.held_back, reads=self._reader.reads,
+                )
+            )
+
+    # -- after the window
+
+    def _save(self, outcome: TrialOutcome) -> TrialOutcome:
+        self._spool.close()
+        spool = Path(self.spec.spool_path)
+        records = sorted(recover_spool(spool), key=_by_schedule)
+        write_records(Path(self.spec.records_path), records)
+        spool.unlink()
+        ok = sum(record.status == "ok" for record in records)
+        return TrialOutcome(**{name: getattr(outcome, name) for name in outcome.__struct_fields__} | {"requests_ok": ok, "requests_failed": len(records) - ok})
+
+
+def _by_schedule(record: Record) -> tuple[int, str]:
+    return record.scheduled_ns, record.request_id
+
+
+def _busiest(offsets_ns: list[int], window_ns: int) -> int:
+    """The most arrivals in any window of this length."""
+    most = first = 0
+    for last, offset_ns in enumerate(offsets_ns):
+        while offsets_ns[first] < offset_ns - window_ns:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def _collections() -> int:
+    return sum(generation["collections"] for generation in gc.get_stats())

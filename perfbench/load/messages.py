@@ -1,0 +1,62 @@
+"""What the main process and the load process say to each other: one JSON object a line over two pipes.
+
+Orders go down (`RunTrial`, `Cancel`), reports come up (`Ready`, `Progress`, `Done`, `Refused`). Closing the order pipe ends the load process.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from perfbench.load.trial import TrialSpec
+from perfbench.records import TrialOutcome
+
+
+class RunTrial(msgspec.Struct, frozen=True, tag=True):
+    """Drive this trial; answered by `Done` or `Refused`."""
+
+    spec: TrialSpec
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Stop sending, drain shortly, save; the trial is still answered by `Done`."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The load process has started and takes orders."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """How a trial stands, about once a second, for the progress bar. Never used for a result."""
+
+    trial: str
+    elapsed_s: float
+    """Since the start of the warm-up."""
+    length_s: float
+    """Warm-up and window; the drain comes after it."""
+    sent: int
+    in_flight: int
+    ok: int
+    failed: int
+    held_back: int
+    ttft_p50_s: float | None
+    """Over the requests that ended since the last report; None where none did."""
+    ttft_p95_s: float | None
+    chunks_per_s: float
+    """Reads from sockets a second since the last report: about one an output chunk."""
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The trial is over and its records are on disk."""
+
+    outcome: TrialOutcome
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The trial cannot be driven: one sentence, and a hint."""
+
+    message: str
+    hint: str | None = None
+
+
+Order = RunTrial | Cancel
+Report = Ready | Progress | Done | Refused

@@ -1,0 +1,252 @@
+"""The wire: one epoll descriptor for every socket of the process, watched by one watcher of gevent's hub.
+
+Method (measured in research/loadgen.md): the watcher's callback reads each ready socket with a non-blocking `recvmsg` that also brings the
+kernel's receive stamp (SO_TIMESTAMPNS), appends stamp, length and bytes to the exchange, and asks httptools whether the response has
+ended. No greenlet runs per token; whoever waits for a response wakes once, when it has ended. A late reader therefore delays nothing that
+is reported: `lag_max_ns` says how late it was. Where the kernel gives no stamp, the time after the read stands in, and the exchange says so.
+
+TLS has its place in `Reader._deliver`: the stamp belongs to the bytes off the socket, decrypted or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent.hub
+import gevent.monkey
+
+from perfbench.load.address import Address
+from perfbench.load.clock import RealtimeOffset
+from perfbench.load.exchange import Exchange
+from perfbench.load.framing import ProtocolError
+from perfbench.records import ErrorKind
+
+_SO_TIMESTAMPNS = 35
+"""From asm-generic/socket.h, the same number for the option and for the control message; Python has no name for it."""
+_TIMESPEC = struct.Struct("@qq")
+_CONTROL_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 64
+_READ_BYTES = 1 << 18
+_EPOLLIN, _EPOLLOUT = 1, 4
+_EVENTS_PER_POLL = 4096
+
+# Locust has patched these; the wire never waits in them, so it takes the plain ones.
+_plain_socket: Callable[..., socket.socket] = gevent.monkey.get_original("socket", "socket")
+_plain_epoll: Callable[[], Any] = gevent.monkey.get_original("select", "epoll")
+
+
+class Connection:
+    """One socket: connecting, idle, or busy with one exchange."""
+
+    __slots__ = ("_connect_error", "_unsent", "connected", "exchange", "file", "idle_since_ns", "reader", "sock")
+
+    def __init__(self, reader: Reader, address: Address) -> None:
+        self.reader = reader
+        self.connected = False
+        self.exchange: Exchange | None = None
+        self.idle_since_ns = 0
+        self._unsent: memoryview | None = None
+        self.sock = _plain_socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self.file = self.sock.fileno()
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # no such option here: the reader falls back by itself
+            self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        reader.add(self)
+        # Refused at once or later, epoll reports it (an unconnected socket hangs up); but the code is told only once, here or by SO_ERROR.
+        self._connect_error = self.sock.connect_ex(address.sockaddr)
+
+    def send(self, exchange: Exchange) -> None:
+        """Send the exchange's request: now, or as soon as the connection stands."""
+        exchange.connection = self
+        self.exchange = exchange
+        if self.connected:
+            self._unsent = memoryview(exchange.request)
+            exchange.sent_ns = time.monotonic_ns()
+            self._send_on()
+
+    def _send_on(self) -> None:
+        """Hand over what the kernel takes; the rest follows when the socket can be written again."""
+        assert self._unsent is not None
+        try:
+            taken = self.sock.send(self._unsent)
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            self.fail("send", f"the request was not taken: {_reason(error)}")
+            return
+        if taken == len(self._unsent):
+            self._unsent = None
+        else:
+            self._unsent = self._unsent[taken:]
+            self.reader.want(self, writable=True)
+
+    def on_writable(self) -> None:
+        """The connection stands, or has failed; or there is room for the rest of a request."""
+        if self.connected:
+            self.reader.want(self, writable=False)
+            if self._unsent is not None:
+                self._send_on()
+            return
+        code = self._connect_error if self._connect_error not in (0, errno.EINPROGRESS) else self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.fail("connect", f"no connection: {os.strerror(code)}")
+            return
+        self.connected = True
+        self.reader.want(self, writable=False)
+        if self.exchange is not None:
+            self.send(self.exchange)
+        else:
+            self.reader.on_idle(self)
+
+    @property
+    def sending(self) -> bool:
+        """Part of a request has not been taken yet."""
+        return self._unsent is not None
+
+    def fail(self, kind: ErrorKind, message: str) -> None:
+        """End the exchange, if there is one, with an error; and the connection with it."""
+        exchange = self.exchange
+        self.close()
+        if exchange is None:
+            self.reader.on_lost(self, message)
+            return
+        exchange.error, exchange.error_message = kind, message
+        self.reader.finish(exchange, time.monotonic_ns())
+
+    def close(self) -> None:
+        """Close the socket; may be called twice."""
+        if self.file >= 0:
+            self.reader.remove(self)
+            self.sock.close()
+            self.file = -1
+            self.exchange = None
+
+
+class Reader:
+    """Reads every socket of the process in one callback.
+
+    `on_end(exchange)` is called once for each exchange, `on_idle(connection)` when a connection can take a request, and `on_lost(connection,
+    reason)` when one without a request has closed. All three run in the hub or in any greenlet, and must not wait.
+    """
+
+    def __init__(
+        self, on_end: Callable[[Exchange], None], on_idle: Callable[[Connection], None], on_lost: Callable[[Connection, str], None]
+    ) -> None:
+        self.on_end = on_end
+        self.on_idle = on_idle
+        self.on_lost = on_lost
+        self.clock = RealtimeOffset()
+        self.reads = 0
+        self.reads_without_kernel_stamp = 0
+        self.lag_max_ns = 0
+        self._connections: dict[int, Connection] = {}
+        self._buffer = bytearray(_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._epoll = _plain_epoll()
+        self._watcher = gevent.hub.get_hub().loop.io(self._epoll.fileno(), 1)
+        self._watcher.start(self._on_ready)
+
+    def add(self, connection: Connection) -> None:
+        self._connections[connection.file] = connection
+        self._epoll.register(connection.file, _EPOLLIN | _EPOLLOUT)
+
+    def want(self, connection: Connection, *, writable: bool) -> None:
+        self._epoll.modify(connection.file, _EPOLLIN | _EPOLLOUT if writable else _EPOLLIN)
+
+    def remove(self, connection: Connection) -> None:
+        del self._connections[connection.file]
+        self._epoll.unregister(connection.file)
+
+    def close(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._watcher.stop()
+        self._watcher.close()
+        self._epoll.close()
+
+    def _on_ready(self) -> None:
+        connections = self._connections
+        for file, events in self._epoll.poll(0, _EVENTS_PER_POLL):
+            connection = connections.get(file)
+            if connection is None:
+                continue  # closed by an earlier event of this round
+            if not connection.connected or events & _EPOLLOUT:
+                connection.on_writable()
+            if connection.connected and events & ~_EPOLLOUT and connection.file >= 0:
+                self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            length, control, _, _ = connection.sock.recvmsg_into((self._buffer,), _CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            connection.fail("disconnected", f"the connection broke before the end of the response: {_reason(error)}")
+            return
+        now_ns = time.monotonic_ns()
+        exchange = connection.exchange
+        if exchange is None:
+            connection.close()  # the server has closed an idle connection, or speaks unasked
+            self.on_lost(connection, "closed while idle")
+        elif length == 0:
+            self._end_of_file(connection, exchange, now_ns)
+        else:
+            self._deliver(connection, exchange, length, self._stamp(exchange, control, now_ns))
+
+    def _stamp(self, exchange: Exchange, control: list[tuple[int, int, bytes]], now_ns: int) -> int:
+        """When the last segment of this read arrived, on CLOCK_MONOTONIC."""
+        self.reads += 1
+        for level, kind, data in control:
+            if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                stamp_ns = self.clock.monotonic_ns(seconds * 1_000_000_000 + nanoseconds, now_ns)
+                self.lag_max_ns = max(self.lag_max_ns, now_ns - stamp_ns)
+                return stamp_ns
+        exchange.kernel_stamps = False
+        self.reads_without_kernel_stamp += 1
+        return now_ns
+
+    def _deliver(self, connection: Connection, exchange: Exchange, length: int, stamp_ns: int) -> None:
+        data = self._view[:length]
+        exchange.read_ns.append(stamp_ns)
+        exchange.read_lengths.append(length)
+        exchange.raw += data
+        try:
+            exchange.end.feed(data)
+        except ProtocolError as error:
+            connection.fail("protocol", f"the answer is no HTTP: {error}")
+            return
+        if exchange.end.ended:
+            connection.exchange = None
+            if exchange.end.keep_alive and not connection.sending:
+                self.on_idle(connection)
+            else:  # a server that answers before it has the whole request cannot be sent another on this connection
+                connection.close()
+                self.on_lost(connection, "closed by agreement")
+            self.finish(exchange, stamp_ns)
+
+    def _end_of_file(self, connection: Connection, exchange: Exchange, now_ns: int) -> None:
+        if exchange.end.end_of_file():
+            connection.close()
+            self.on_lost(connection, "closed by agreement")
+            self.finish(exchange, exchange.read_ns[-1])
+        else:
+            connection.fail("disconnected", "the server closed the connection before the end of the response")
+
+    def finish(self, exchange: Exchange, end_ns: int) -> None:
+        """Hand an ended exchange on, free of references back to the wire."""
+        exchange.end_ns = end_ns
+        exchange.connection = None
+        exchange.request = b""
+        exchange.end.release()
+        self.on_end(exchange)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,139 @@
+"""The ground-truth server (truth_server.c), built once a session, and a way to drive one trial against it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from perfbench.load.engine import LoadProcess
+from perfbench.load.trial import TrialSpec
+from perfbench.records import Record, TrialOutcome
+
+SOURCE = Path(__file__).with_name("truth_server.c")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server logged of one answer; times on CLOCK_MONOTONIC."""
+
+    id: str
+    received_ns: int
+    connection: int
+    chunks: list[int]
+    end_ns: int
+
+
+@dataclass
+class TruthServer:
+    url: str
+    log_path: Path
+    process: subprocess.Popen[str] = field(repr=False)
+
+    def answers(self) -> dict[str, Answer]:
+        """Logged answers by request id, oldest first."""
+        lines = self.log_path.read_text().splitlines()
+        return {answer.id: answer for answer in (Answer(**json.loads(line)) for line in lines)}
+
+
+@pytest.fixture(scope="session")
+def truth_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) on this machine: the ground-truth server cannot be built, so no timing is tested")
+    binary = tmp_path_factory.mktemp("truth") / "truth_server"
+    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(binary), str(SOURCE)], check=True)
+    return binary
+
+
+@pytest.fixture
+def truth_server(truth_binary: Path, tmp_path: Path) -> Iterator[TruthServer]:
+    log_path = tmp_path / "truth.jsonl"
+    process = subprocess.Popen([str(truth_binary), "0", str(log_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().split()[1])
+    try:
+        yield TruthServer(url=f"http://127.0.0.1:{port}", log_path=log_path, process=process)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def load_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadProcess]:
+    """One load process for many trials, as in a run."""
+    with LoadProcess(tmp_path_factory.mktemp("load") / "load.log") as load:
+        yield load
+
+
+def request_body(*, stream: bool = True, usage: bool = True, **truth: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": "truth", "messages": [{"role": "user", "content": "Grüß dich"}], "stream": stream, "truth": truth}
+    return {**body, "stream_options": {"include_usage": True}} if stream and usage else body
+
+
+def make_spec(folder: Path, url: str, bodies: list[dict[str, Any]], *, offsets_s: list[float] | None = None, **changes: Any) -> TrialSpec:
+    """A short closed trial; with `offsets_s`, an open one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [msgspec.json.encode({"prompt_id": f"p{number}", "body": body}) for number, body in enumerate(bodies)]
+    (folder / "bodies.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    schedule_path = None
+    if offsets_s is not None:
+        schedule_path = folder / "schedule.parquet"
+        pq.write_table(pa.table({"offset_ns": pa.array([round(offset * 1e9) for offset in offsets_s], pa.int64())}), schedule_path)
+    values: dict[str, Any] = {
+        "trial": "adapter.closed.r0", "variant": "adapter", "url": url, "path": "/v1/chat/completions", "api_key_env": None,
+        "bodies_path": str(folder / "bodies.jsonl"), "arrival": "closed" if offsets_s is None else "poisson",
+        "concurrency": 1 if offsets_s is None else None, "schedule_path": None if schedule_path is None else str(schedule_path),
+        "warmup_s": 0.0, "duration_s": 0.3, "drain_s": 5.0, "max_in_flight": 4096, "request_timeout_s": 10.0, "keep_text": True,
+        "records_path": str(folder / "records.parquet"), "spool_path": str(folder / "records.spool"),
+    }
+    return TrialSpec(**(values | changes))
+
+
+@dataclass
+class Driven:
+    """A trial that has been driven: what we recorded, and what the server logged."""
+
+    spec: TrialSpec
+    outcome: TrialOutcome
+    records: list[Record]
+    answers: dict[str, Answer]
+
+
+Drive = Callable[..., Driven]
+
+
+@pytest.fixture
+def drive(load_process: LoadProcess, truth_server: TruthServer, tmp_path: Path) -> Drive:
+    """Drive one trial with these bodies against a fresh truth server."""
+
+    def run(bodies: list[dict[str, Any]], **changes: Any) -> Driven:
+        spec = make_spec(tmp_path / "trial", truth_server.url, bodies, **changes)
+        outcome = load_process.run(spec)
+        records = read_records(Path(spec.records_path))
+        assert not Path(spec.spool_path).exists()
+        time.sleep(0.05)
+        return Driven(spec, outcome, records, truth_server.answers())
+
+    return run
+
+
+def read_records(path: Path) -> list[Record]:
+    return [msgspec.convert(row, Record) for row in pl.read_parquet(path).to_dicts()]
+
+
+def text_of(tokens: int, first: int = 0) -> str:
+    """What the server answers: see token_text in truth_server.c."""
+    return "".join(f" é{k}🙂" if k % 4 == 3 else f" w{k}" for k in range(first, tokens))

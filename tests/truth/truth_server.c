@@ -1,0 +1,597 @@
+/* A server whose timings are known: OpenAI-like answers over HTTP/1.1, one thread, epoll, no dependency.
+ *
+ *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [MODEL...]      (PORT 0: any; it is printed as "port N")
+ *
+ * What it does with a request stands in the request's own JSON body, all of it optional:
+ *
+ *     "truth": {"ttft_ms": 20, "gap_ms": 5, "tokens": 16 (or max_tokens), "per_chunk": 1, "reasoning": 0 (first tokens), "prompt_tokens": 7,
+ *               "cached_tokens": -1 (left out), "role_ms": -1 (with the first token), "events_per_write": 1, "usage_delay_ms": 0, "usage_each": 0,
+ *               "split": "none|byte|half|utf8|chunk", "split_us": 300, "eol": "lf|crlf", "framing": "chunked|eof", "close": "no|header|idle",
+ *               "fault": "none|reset|close|stall|hang|garbage|bad_chunk|bad_json|error_event|no_usage|no_done|http401|http429|http500", "at": 1}
+ *
+ * `at`: the fault strikes after so many content chunks. Headers are sent when the request is whole; content chunk k at received + ttft + k * gap,
+ * absolute, so that delays do not add up. `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
+ *
+ * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k] is taken right
+ * before the write that holds the last byte of content event k (of its blank line). Text of token k: see token_text.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef long long i64;
+
+typedef struct {
+    i64 ttft_ns, gap_ns, role_ns, usage_delay_ns, split_ns;
+    int tokens, per_chunk, reasoning, prompt_tokens, cached_tokens, events_per_write, usage_each, at, stream, chat, include_usage;
+    char split[8], eol[8], framing[8], close[8], fault[16], model[80];
+} Script;
+
+typedef struct {
+    char *data;
+    size_t size, room;
+} Buffer;
+
+typedef struct {
+    int fd, serial, busy, step, generation, next_chunk, want_write, close_when_sent, idle_close;
+    Buffer in, payload, unsent;
+    size_t sent_of_payload;   /* of the step's payload: handed to the kernel */
+    size_t *cuts, cut_count, cut_room, cut_at;
+    size_t *marks, mark_count, mark_room, mark_at; /* payload offsets after the last byte of each content event */
+    i64 received_ns, *stamps;
+    int stamp_count, stamp_room;
+    char id[200];
+    Script script;
+} Conn;
+
+typedef struct {
+    i64 when;
+    int fd, generation;
+} Due;
+
+static Conn *conns[1 << 16];
+static Due *heap;
+static int heap_size, heap_room, epoll_fd, timer_fd, serials, running;
+static i64 served, prompt_total, output_total;
+static FILE *log_file;
+static char **models;
+static int model_count;
+
+static i64 now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void *grow(void *old, size_t size) {
+    void *grown = realloc(old, size);
+    if (!grown) { perror("realloc"); exit(1); }
+    return grown;
+}
+
+static void add(Buffer *b, const void *data, size_t size) {
+    if (b->size + size + 1 > b->room) b->data = grow(b->data, b->room = (b->size + size + 1) * 2);
+    memcpy(b->data + b->size, data, size);
+    b->data[b->size += size] = 0;
+}
+
+static void add_text(Buffer *b, const char *text) { add(b, text, strlen(text)); }
+
+static void mark(size_t **list, size_t *count, size_t *room, size_t value) {
+    if (*count == *room) *list = grow(*list, (*room = *room * 2 + 16) * sizeof(size_t));
+    (*list)[(*count)++] = value;
+}
+
+/* ---- time: a heap of what is due */
+
+static void heap_push(i64 when, int fd, int generation) {
+    if (heap_size == heap_room) heap = grow(heap, (heap_room = heap_room * 2 + 1024) * sizeof(Due));
+    int i = heap_size++;
+    while (i && heap[(i - 1) / 2].when > when) { heap[i] = heap[(i - 1) / 2]; i = (i - 1) / 2; }
+    heap[i] = (Due){when, fd, generation};
+}
+
+static Due heap_pop(void) {
+    Due top = heap[0], last = heap[--heap_size];
+    int i = 0;
+    for (;;) {
+        int child = 2 * i + 1;
+        if (child >= heap_size) break;
+        if (child + 1 < heap_size && heap[child + 1].when < heap[child].when) child++;
+        if (heap[child].when >= last.when) break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = last;
+    return top;
+}
+
+/* ---- reading the script */
+
+static const char *value_of(const char *from, const char *key) {
+    char quoted[40];
+    snprintf(quoted, sizeof quoted, "\"%s\"", key);
+    for (const char *at = from; at && (at = strstr(at, quoted));) {
+        at += strlen(quoted);
+        at += strspn(at, " ");
+        if (*at == ':') return at + 1 + strspn(at + 1, " "); /* else it was a value, not a key */
+    }
+    return NULL;
+}
+
+static double number_of(const char *from, const char *key, double otherwise) {
+    const char *at = value_of(from, key);
+    if (at && !strncmp(at, "true", 4)) return 1;
+    if (at && !strncmp(at, "false", 5)) return 0;
+    return at ? strtod(at, NULL) : otherwise;
+}
+
+static void word_of(char *out, size_t room, const char *from, const char *key, const char *otherwise) {
+    const char *at = value_of(from, key);
+    snprintf(out, room, "%s", otherwise);
+    if (!at || *at != '"') return;
+    size_t length = strcspn(at + 1, "\"");
+    if (length >= room) length = room - 1;
+    memcpy(out, at + 1, length);
+    out[length] = 0;
+}
+
+static void read_script(Script *s, const char *path, const char *body) {
+    const char *truth = value_of(body, "truth");
+    double role_ms = number_of(truth, "role_ms", -1);
+    memset(s, 0, sizeof *s);
+    s->ttft_ns = (i64)(number_of(truth, "ttft_ms", 20) * 1e6);
+    s->gap_ns = (i64)(number_of(truth, "gap_ms", 5) * 1e6);
+    s->role_ns = role_ms < 0 ? s->ttft_ns : (i64)(role_ms * 1e6);
+    s->usage_delay_ns = (i64)(number_of(truth, "usage_delay_ms", 0) * 1e6);
+    s->split_ns = (i64)(number_of(truth, "split_us", 300) * 1e3);
+    s->tokens = (int)number_of(truth, "tokens", number_of(body, "max_tokens", 16));
+    s->per_chunk = (int)number_of(truth, "per_chunk", 1);
+    s->reasoning = (int)number_of(truth, "reasoning", 0);
+    s->prompt_tokens = (int)number_of(truth, "prompt_tokens", 7);
+    s->cached_tokens = (int)number_of(truth, "cached_tokens", -1);
+    s->events_per_write = (int)number_of(truth, "events_per_write", 1);
+    s->usage_each = (int)number_of(truth, "usage_each", 0);
+    s->at = (int)number_of(truth, "at", 1);
+    s->stream = (int)number_of(body, "stream", 0);
+    s->include_usage = (int)number_of(body, "include_usage", 0);
+    s->chat = strstr(path, "/chat/") != NULL;
+    word_of(s->split, sizeof s->split, truth, "split", "none");
+    word_of(s->eol, sizeof s->eol, truth, "eol", "lf");
+    word_of(s->framing, sizeof s->framing, truth, "framing", "chunked");
+    word_of(s->close, sizeof s->close, truth, "close", "no");
+    word_of(s->fault, sizeof s->fault, truth, "fault", "none");
+    word_of(s->model, sizeof s->model, body, "model", "truth");
+}
+
+static int is(const char *word, const char *other) { return !strcmp(word, other); }
+
+/* ---- writing answers */
+
+/* Every fourth token holds characters of two and of four bytes. */
+static void token_text(char *out, size_t room, int k) { snprintf(out, room, k % 4 == 3 ? " \xc3\xa9%d\xf0\x9f\x99\x82" : " w%d", k); }
+
+static void usage_text(char *out, size_t room, const Script *s, int tokens) {
+    int at = snprintf(out, room, "\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d", s->prompt_tokens, tokens, s->prompt_tokens + tokens);
+    if (s->cached_tokens >= 0) at += snprintf(out + at, room - at, ",\"prompt_tokens_details\":{\"cached_tokens\":%d}", s->cached_tokens);
+    snprintf(out + at, room - at, "}");
+}
+
+static void add_framed(Buffer *b, const Script *s, const char *data, size_t size) {
+    char head[24];
+    if (is(s->framing, "eof")) { add(b, data, size); return; }
+    add(b, head, snprintf(head, sizeof head, "%zx\r\n", size));
+    add(b, data, size);
+    add(b, "\r\n", 2);
+}
+
+/* One SSE event; returns the payload offset after its last byte. */
+static size_t add_event(Conn *c, const char *json) {
+    Script *s = &c->script;
+    const char *eol = is(s->eol, "crlf") ? "\r\n\r\n" : "\n\n";
+    Buffer event = {0};
+    add_text(&event, "data: ");
+    add_text(&event, json);
+    add_text(&event, eol);
+    size_t half = event.size / 2;
+    if (is(s->split, "chunk") && is(s->framing, "chunked")) {
+        add_framed(&c->payload, s, event.data, half);
+        mark(&c->cuts, &c->cut_count, &c->cut_room, c->payload.size);
+        add_framed(&c->payload, s, event.data + half, event.size - half);
+    } else {
+        if (is(s->split, "half")) mark(&c->cuts, &c->cut_count, &c->cut_room, c->payload.size + half);
+        add_framed(&c->payload, s, event.data, event.size);
+    }
+    free(event.data);
+    return c->payload.size - (is(s->framing, "eof") ? 0 : 2);
+}
+
+static void add_choice_event(Conn *c, int first, int count, const char *finish) {
+    Script *s = &c->script;
+    Buffer text = {0};
+    char json[8192], token[40], usage[200] = "";
+    add_text(&text, "");
+    for (int k = first; k < first + count; k++) { token_text(token, sizeof token, k); add_text(&text, token); }
+    if (s->usage_each) { usage[0] = ','; usage_text(usage + 1, sizeof usage - 1, s, first + count); }
+    const char *field = count && first < s->reasoning ? "reasoning_content" : "content";
+    int at = snprintf(json, sizeof json, "{\"id\":\"%.120s\",\"object\":\"%s\",\"created\":1,\"model\":\"%s\",\"choices\":[{\"index\":0,", c->id,
+                      s->chat ? "chat.completion.chunk" : "text_completion", s->model);
+    if (s->chat) at += snprintf(json + at, sizeof json - at, "\"delta\":{%s\"%s\":\"%.6000s\"}", first < 0 ? "\"role\":\"assistant\"," : "", field, text.data);
+    else at += snprintf(json + at, sizeof json - at, "\"text\":\"%.6000s\"", text.data);
+    snprintf(json + at, sizeof json - at, ",\"finish_reason\":%s}]%s}", finish, usage);
+    size_t end = add_event(c, json);
+    if (count) mark(&c->marks, &c->mark_count, &c->mark_room, end);
+    free(text.data);
+}
+
+static void add_head(Conn *c, const char *status, const char *type, i64 length) {
+    char head[400], framing[60] = "Transfer-Encoding: chunked\r\n";
+    if (length >= 0) snprintf(framing, sizeof framing, "Content-Length: %lld\r\n", length);
+    else if (is(c->script.framing, "eof")) framing[0] = 0;
+    int closes = is(c->script.close, "header") || (length < 0 && is(c->script.framing, "eof"));
+    add(&c->payload, head, snprintf(head, sizeof head, "HTTP/1.1 %s\r\nContent-Type: %s\r\nX-Request-Id: %.150s\r\n%s%s\r\n", status, type, c->id, framing,
+                                    closes ? "Connection: close\r\n" : ""));
+}
+
+static void add_plain(Conn *c, const char *status, const char *type, const char *body) {
+    add_head(c, status, type, (i64)strlen(body));
+    add_text(&c->payload, body);
+}
+
+static void close_conn(Conn *c) {
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    close(c->fd);
+    conns[c->fd] = NULL;
+    running -= c->busy;
+    free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->stamps); free(c);
+}
+
+static void log_answer(Conn *c) {
+    fprintf(log_file, "{\"id\":\"%s\",\"received_ns\":%lld,\"connection\":%d,\"chunks\":[", c->id, c->received_ns, c->serial);
+    for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->stamps[k]);
+    fprintf(log_file, "],\"end_ns\":%lld}\n", now_ns());
+    fflush(log_file);
+}
+
+/* Hand over bytes; what the kernel does not take is kept until it can be written. Returns 0 when the connection is gone. */
+static int put(Conn *c, const char *data, size_t size) {
+    ssize_t sent = c->unsent.size ? 0 : send(c->fd, data, size, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) return 0;
+    if (sent < 0) sent = 0;
+    if ((size_t)sent < size) {
+        add(&c->unsent, data + sent, size - sent);
+        struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.fd = c->fd};
+        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
+    }
+    return 1;
+}
+
+enum { HEAD, ROLE, CONTENT, FINISH, END };
+
+static i64 step_time(Conn *c) {
+    Script *s = &c->script;
+    int chunks = (s->tokens + s->per_chunk - 1) / s->per_chunk;
+    int last_write = chunks ? (chunks - 1) / s->events_per_write * s->events_per_write : 0;
+    if (!s->stream) return c->received_ns + s->ttft_ns + s->gap_ns * (s->tokens - 1);
+    if (c->step == HEAD) return c->received_ns;
+    if (c->step == ROLE) return c->received_ns + s->role_ns;
+    if (c->step == CONTENT) return c->received_ns + s->ttft_ns + s->gap_ns * c->next_chunk;
+    return c->received_ns + s->ttft_ns + s->gap_ns * last_write + (c->step == END ? s->usage_delay_ns : 0);
+}
+
+static int finish_answer(Conn *c) {
+    int closes = is(c->script.close, "header") || is(c->script.framing, "eof");
+    log_answer(c);
+    served++;
+    prompt_total += c->script.prompt_tokens;
+    output_total += c->script.tokens;
+    running -= c->busy;
+    c->busy = 0;
+    c->generation++;
+    if (closes && !c->unsent.size) { close_conn(c); return 0; }
+    c->close_when_sent = closes;
+    if (is(c->script.close, "idle")) { c->idle_close = 1; heap_push(now_ns() + 20000000, c->fd, c->generation); }
+    return 1;
+}
+
+/* The fault that strikes now, if any. Returns 1 when it has taken over the answer, -1 when the connection is gone. */
+static int strike(Conn *c) {
+    Script *s = &c->script;
+    if (is(s->fault, "none") || is(s->fault, "no_usage") || is(s->fault, "no_done") || (!s->stream && is(s->fault, "bad_json"))) return 0;
+    if (s->stream && c->next_chunk < s->at) return 0;
+    if (is(s->fault, "bad_json")) { add_event(c, "{\"choices\": [{\"delta\": "); strcpy(s->fault, "none"); return 0; }
+    if (is(s->fault, "error_event")) {
+        add_event(c, "{\"error\":{\"message\":\"the engine has died\",\"type\":\"InternalServerError\",\"code\":500}}");
+        c->step = END;
+        strcpy(s->fault, "no_usage");
+        return 0;
+    }
+    log_answer(c);
+    if (is(s->fault, "stall")) { c->generation++; return 1; }
+    if (is(s->fault, "bad_chunk")) { put(c, "zz\r\nno length\r\n", 15); c->generation++; return 1; }
+    if (is(s->fault, "reset")) {
+        struct linger hard = {1, 0};
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    }
+    close_conn(c); /* reset, close */
+    return -1;
+}
+
+static void add_plain_answer(Conn *c) {
+    Script *s = &c->script;
+    Buffer text = {0}, body = {0};
+    char token[40], usage[200], head[300];
+    add_text(&text, "");
+    for (int k = 0; k < s->tokens; k++) { token_text(token, sizeof token, k); add_text(&text, token); }
+    usage_text(usage, sizeof usage, s, s->tokens);
+    add(&body, head, snprintf(head, sizeof head, "{\"id\":\"%.120s\",\"object\":\"%s\",\"model\":\"%s\",\"choices\":[{\"index\":0,", c->id,
+                              s->chat ? "chat.completion" : "text_completion", s->model));
+    add_text(&body, s->chat ? "\"message\":{\"role\":\"assistant\",\"content\":\"" : "\"text\":\"");
+    add_text(&body, text.data);
+    add_text(&body, s->chat ? "\"},\"finish_reason\":\"stop\"}]," : "\",\"finish_reason\":\"stop\"}],");
+    add_text(&body, usage);
+    add_text(&body, "}");
+    if (is(s->fault, "bad_json")) body.data[body.size /= 2] = 0;
+    add_plain(c, "200 OK", "application/json", body.data);
+    free(text.data);
+    free(body.data);
+}
+
+/* Put the bytes of the step that is due into c->payload and move on to the next one. */
+static void build_step(Conn *c) {
+    Script *s = &c->script;
+    char usage[300], json[700];
+    int chunks = (s->tokens + s->per_chunk - 1) / s->per_chunk;
+    if (c->step == HEAD) {
+        add_head(c, "200 OK", "text/event-stream; charset=utf-8", -1);
+        c->step = s->chat ? ROLE : chunks ? CONTENT : FINISH;
+    } else if (c->step == ROLE) {
+        add_choice_event(c, -1, 0, "null");
+        c->step = chunks ? CONTENT : FINISH;
+    } else if (c->step == CONTENT) {
+        for (int e = 0; e < s->events_per_write && c->next_chunk < chunks; e++, c->next_chunk++) {
+            int first = c->next_chunk * s->per_chunk, left = s->tokens - first;
+            add_choice_event(c, first, left < s->per_chunk ? left : s->per_chunk, "null");
+        }
+        if (c->next_chunk == chunks) c->step = FINISH;
+    } else if (c->step == FINISH) {
+        if (!is(s->fault, "no_done")) add_choice_event(c, s->tokens, 0, "\"stop\"");
+        c->step = END;
+    } else {
+        if (s->include_usage && !is(s->fault, "no_usage")) {
+            usage_text(usage, sizeof usage, s, s->tokens);
+            snprintf(json, sizeof json, "{\"id\":\"%.120s\",\"object\":\"chat.completion.chunk\",\"choices\":[],%s}", c->id, usage);
+            add_event(c, json);
+        }
+        if (!is(s->fault, "no_done")) add_event(c, "[DONE]");
+        if (!is(s->framing, "eof")) add_text(&c->payload, "0\r\n\r\n");
+        c->step = END + 1;
+    }
+}
+
+static void cut_payload(Conn *c) {
+    Buffer *p = &c->payload;
+    if (is(c->script.split, "byte"))
+        for (size_t k = 1; k < p->size; k++) mark(&c->cuts, &c->cut_count, &c->cut_room, k);
+    if (is(c->script.split, "utf8"))
+        for (size_t k = 0; k < p->size; k++)
+            if ((unsigned char)p->data[k] >= 0xC0) mark(&c->cuts, &c->cut_count, &c->cut_room, k + 1);
+    mark(&c->cuts, &c->cut_count, &c->cut_room, p->size);
+}
+
+/* Do what is due on a connection: the next piece of a payload, or the next step. */
+static void advance(Conn *c) {
+    Script *s = &c->script;
+    if (c->idle_close) { close_conn(c); return; }
+    if (c->cut_at == c->cut_count) {
+        c->payload.size = c->sent_of_payload = c->cut_count = c->cut_at = c->mark_count = c->mark_at = 0;
+        int struck = strike(c);
+        if (struck) return;
+        if (s->stream) build_step(c);
+        else { add_plain_answer(c); c->step = END + 1; }
+        cut_payload(c);
+    }
+    size_t end = c->cuts[c->cut_at++];
+    i64 stamp = now_ns();
+    for (; c->mark_at < c->mark_count && c->marks[c->mark_at] <= end; c->mark_at++) {
+        if (c->stamp_count == c->stamp_room) c->stamps = grow(c->stamps, (c->stamp_room = c->stamp_room * 2 + 64) * sizeof(i64));
+        c->stamps[c->stamp_count++] = stamp;
+    }
+    if (!put(c, c->payload.data + c->sent_of_payload, end - c->sent_of_payload)) { log_answer(c); close_conn(c); return; }
+    c->sent_of_payload = end;
+    if (c->cut_at < c->cut_count) heap_push(stamp + s->split_ns, c->fd, c->generation);
+    else if (c->step == END + 1) finish_answer(c);
+    else heap_push(step_time(c), c->fd, c->generation);
+}
+
+/* ---- requests */
+
+static void send_now(Conn *c) {
+    put(c, c->payload.data, c->payload.size);
+    c->payload.size = 0;
+}
+
+static void answer_get(Conn *c, const char *path) {
+    char body[4000];
+    memset(&c->script, 0, sizeof c->script);
+    c->payload.size = 0;
+    if (!strncmp(path, "/health", 7)) add_plain(c, "200 OK", "text/plain", "");
+    else if (!strncmp(path, "/v1/models", 10)) {
+        int at = snprintf(body, sizeof body, "{\"object\":\"list\",\"data\":[");
+        for (int k = 0; k < model_count; k++)
+            at += snprintf(body + at, sizeof body - at, "%s{\"id\":\"%.80s\",\"object\":\"model\",\"max_model_len\":8192}", k ? "," : "", models[k]);
+        snprintf(body + at, sizeof body - at, "]}");
+        add_plain(c, "200 OK", "application/json", body);
+    } else if (!strncmp(path, "/metrics", 8)) {
+        snprintf(body, sizeof body,
+                 "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine=\"0\"} %d\n"
+                 "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 0\n"
+                 "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.25\n"
+                 "# TYPE vllm:num_preemptions counter\nvllm:num_preemptions_total{engine=\"0\"} 0\n"
+                 "# TYPE vllm:prefix_cache_queries counter\nvllm:prefix_cache_queries_total{engine=\"0\"} %lld\n"
+                 "# TYPE vllm:prefix_cache_hits counter\nvllm:prefix_cache_hits_total{engine=\"0\"} 0\n"
+                 "# TYPE vllm:prompt_tokens counter\nvllm:prompt_tokens_total{engine=\"0\"} %lld\n"
+                 "# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{engine=\"0\"} %lld\n"
+                 "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"1000\",engine=\"0\"} 1\n",
+                 running, prompt_total, prompt_total, output_total);
+        add_plain(c, "200 OK", "text/plain; version=0.0.4", body);
+    } else add_plain(c, "404 Not Found", "application/json", "{\"error\":{\"message\":\"no such path\"}}");
+    send_now(c);
+}
+
+static void start_answer(Conn *c, const char *head, const char *path, const char *body) {
+    Script *s = &c->script;
+    const char *id = strcasestr(head, "\r\nx-request-id:");
+    snprintf(c->id, sizeof c->id, "anonymous-%d", serials++);
+    if (id) {
+        id += 15 + strspn(id + 15, " ");
+        snprintf(c->id, sizeof c->id, "%.*s", (int)strcspn(id, "\r"), id);
+    }
+    read_script(s, path, body);
+    c->received_ns = now_ns();
+    c->busy = 1;
+    running++;
+    c->step = HEAD;
+    c->next_chunk = c->stamp_count = 0;
+    c->payload.size = c->cut_count = c->cut_at = c->sent_of_payload = 0;
+    if (is(s->fault, "hang")) { log_answer(c); return; }
+    if (is(s->fault, "garbage")) { put(c, "220 this is not HTTP\r\n", 22); log_answer(c); return; }
+    if (!strncmp(s->fault, "http", 4)) {
+        char status[40], message[400];
+        snprintf(status, sizeof status, "%s Refused", s->fault + 4);
+        snprintf(message, sizeof message, "{\"error\":{\"message\":\"refused with %s as asked\",\"echo\":\"%.200s\"}}", s->fault + 4,
+                 strcasestr(head, "authorization: ") ? "authorised" : "");
+        add_plain(c, status, "application/json", message);
+        send_now(c);
+        finish_answer(c);
+        return;
+    }
+    heap_push(s->stream ? c->received_ns : step_time(c), c->fd, c->generation);
+}
+
+/* Take whole requests out of the input buffer; one at a time is answered. */
+static void take_request(Conn *c) {
+    char *end = c->in.size ? strstr(c->in.data, "\r\n\r\n") : NULL;
+    if (!end || c->busy) return;
+    *end = 0;
+    const char *length_at = strcasestr(c->in.data, "\r\ncontent-length:");
+    size_t length = length_at ? strtoul(length_at + 17, NULL, 10) : 0, head = end - c->in.data + 4;
+    *end = '\r';
+    if (c->in.size < head + length) return;
+    char *text = strndup(c->in.data, head - 2), *body = strndup(c->in.data + head, length), path[300] = "";
+    sscanf(text, "%*15s %299s", path);
+    memmove(c->in.data, c->in.data + head + length, c->in.size - head - length + 1);
+    c->in.size -= head + length;
+    c->idle_close = 0;
+    c->generation++;
+    if (strncmp(text, "POST", 4)) answer_get(c, path);
+    else start_answer(c, text, path, body);
+    free(text);
+    free(body);
+}
+
+static void on_readable(Conn *c) {
+    static char piece[1 << 16];
+    ssize_t size = recv(c->fd, piece, sizeof piece, 0);
+    if (size < 0 && errno == EAGAIN) return;
+    if (size <= 0) {
+        if (c->busy && !is(c->script.fault, "hang") && !is(c->script.fault, "stall") && !is(c->script.fault, "garbage") && !is(c->script.fault, "bad_chunk")) log_answer(c);
+        close_conn(c);
+        return;
+    }
+    add(&c->in, piece, size);
+    take_request(c);
+}
+
+static void on_writable(Conn *c) {
+    ssize_t sent = send(c->fd, c->unsent.data, c->unsent.size, MSG_NOSIGNAL);
+    if (sent < 0) return;
+    memmove(c->unsent.data, c->unsent.data + sent, c->unsent.size - sent);
+    if ((c->unsent.size -= sent)) return;
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = c->fd};
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
+    if (c->close_when_sent) close_conn(c);
+}
+
+static void on_connect(int listener) {
+    int fd, one = 1;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        if (fd >= (int)(sizeof conns / sizeof *conns)) { close(fd); continue; }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        conns[fd] = calloc(1, sizeof(Conn));
+        conns[fd]->fd = fd;
+        conns[fd]->serial = serials++;
+        conns[fd]->generation = conns[fd]->serial * 1024; /* what was due on an earlier connection with this number is not for this one */
+        struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e);
+    }
+}
+
+static int listen_on(int port) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 4096)) { perror("listen"); exit(1); }
+    getsockname(fd, (struct sockaddr *)&address, &size);
+    printf("port %d\n", ntohs(address.sin_port));
+    fflush(stdout);
+    return fd;
+}
+
+static void sleep_until_due(void) {
+    struct itimerspec when = {0};
+    if (heap_size) { when.it_value.tv_sec = heap[0].when / 1000000000; when.it_value.tv_nsec = heap[0].when % 1000000000; }
+    timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+int main(int argc, char **argv) {
+    static char *default_models[] = {"truth"};
+    static struct epoll_event ready[1024];
+    if (argc < 3) { fprintf(stderr, "usage: truth_server PORT LOG [MODEL...]\n"); return 2; }
+    models = argc > 3 ? argv + 3 : default_models;
+    model_count = argc > 3 ? argc - 3 : 1;
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_TIMERSLACK, 1000);
+    if (!(log_file = fopen(argv[2], "w"))) { perror(argv[2]); return 1; }
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    int listener = listen_on(atoi(argv[1]));
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = listener}, t = {.events = EPOLLIN, .data.fd = timer_fd};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &t);
+    for (;;) {
+        sleep_until_due();
+        int count = epoll_wait(epoll_fd, ready, 1024, -1);
+        for (int k = 0; k < count; k++) {
+            int fd = ready[k].data.fd;
+            if (fd == listener) on_connect(listener);
+            else if (fd == timer_fd) { i64 ticks; if (read(timer_fd, &ticks, 8) < 0) continue; }
+            else {
+                if (conns[fd] && ready[k].events & EPOLLOUT) on_writable(conns[fd]);
+                if (conns[fd] && ready[k].events & ~EPOLLOUT) on_readable(conns[fd]);
+            }
+        }
+        for (i64 now = now_ns(); heap_size && heap[0].when <= now;) {
+            Due due = heap_pop();
+            Conn *c = conns[due.fd];
+            if (c && c->generation == due.generation) advance(c);
+        }
+    }
+}
