@@ -1,0 +1,186 @@
+"""Tables of what stands behind the answer: memory, cost, quality, audit, the reference check, and what could not be measured."""
+
+from __future__ import annotations
+
+import json
+
+from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary
+from perfbench.report import formats
+from perfbench.report.tables import Cell, Column, Table, metric_title
+
+LEDGER_LABELS = {"weights_bytes": "weights", "kv_cache_bytes": "KV cache", "lora_bytes": "LoRA", "rest_bytes": "rest"}
+
+
+def ledger_parts(summary: Summary) -> list[str]:
+    """The parts of the memory ledger that any variant has, the known ones first."""
+    present = dict.fromkeys(part for variant in summary.variants.values() for part in variant.memory.ledger)
+    return [part for part in LEDGER_LABELS if part in present] + [part for part in present if part not in LEDGER_LABELS]
+
+
+def memory_table(summary: Summary) -> Table:
+    """What each variant's server takes, and what it takes it for."""
+    parts = ledger_parts(summary)
+    columns = (
+        Column("Variant", align="left"), Column("VRAM peak"), Column("VRAM steady"), Column("Host peak", "resident memory of the server's process tree"),
+        *(Column(LEDGER_LABELS.get(part, part), part) for part in parts), Column("KV tokens", "tokens that fit in the KV cache"),
+        Column("Same server as", align="left"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(name),
+            *(Cell(formats.gib(value)) for value in (memory.vram_bytes_peak, memory.vram_bytes_steady, memory.host_rss_bytes_peak)),
+            *(Cell(formats.gib(memory.ledger.get(part))) for part in parts),
+            Cell(formats.count(memory.kv_cache_tokens)),
+            Cell(", ".join(memory.shared_with) or formats.DASH),
+        )
+        for name, memory in ((name, variant.memory) for name, variant in summary.variants.items())
+    )
+    return Table("memory", "Memory", "Variants on one server share its memory: each row shows all of it.", columns, rows)
+
+
+def cost_table(summary: Summary) -> Table:
+    """What a request costs, and the sentence that each figure rests on."""
+    prices = {
+        "$/request": "usd_per_request", "$/1M output tokens": "usd_per_million_output_tokens", "$/correct request": "usd_per_correct_request",
+        "$/request, raw": "usd_per_request_raw",
+    }  # fmt: skip
+    figures = (Column(name, metric_title(metric)) for name, metric in prices.items())
+    columns = (Column("Variant", align="left"), *figures, Column("Basis", align="left", prose=True))
+    rows = tuple(
+        (
+            Cell(name),
+            *(Cell(formats.dollars(getattr(cost, metric))) for metric in prices.values()),
+            Cell(cost.basis),
+        )
+        for name, cost in ((name, variant.cost) for name, variant in summary.variants.items())
+    )
+    return Table("cost", "Cost", "Price of the server per hour over what it did in that hour.", columns, rows)
+
+
+def _qualities(summary: Summary) -> dict[str, QualitySummary]:
+    return {name: variant.quality for name, variant in summary.variants.items() if variant.quality is not None}
+
+
+def quality_table(summary: Summary) -> Table:
+    """Every quality metric with its interval, and the verdict."""
+    qualities = _qualities(summary)
+    metrics = dict.fromkeys(metric for quality in qualities.values() for metric in quality.metrics)
+    columns = (
+        Column("Variant", align="left"), Column("Verdict", align="left"), *(Column(metric.replace("_", " "), metric) for metric in metrics),
+        Column("Samples"), Column("Regressions", "base passes, this variant does not"), Column("Improvements", "this variant passes, base does not"),
+        Column("Reason", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(quality.verdict, mark=quality.verdict),
+            *(_estimate_cell(quality, metric) for metric in metrics),
+            Cell(formats.count(quality.n)),
+            Cell(formats.count(quality.regressions)),
+            Cell(formats.count(quality.improvements)),
+            Cell(quality.reason),
+        )
+        for name, quality in qualities.items()
+    )
+    return Table("quality", "Quality", "The same held-out samples, prompts and decoding for every variant.", columns, rows, details="Below a figure: its 95 % interval.")
+
+
+def _estimate_cell(quality: QualitySummary, metric: str) -> Cell:
+    estimate = quality.metrics.get(metric)
+    return Cell(formats.DASH) if estimate is None else Cell(formats.percent(estimate.value), formats.interval(estimate.ci95_low, estimate.ci95_high, "share"))
+
+
+def labels_table(summary: Summary) -> Table:
+    """How often each variant earned each label."""
+    qualities = _qualities(summary)
+    labels = dict.fromkeys(label for quality in qualities.values() for label in quality.labels)
+    columns = (Column("Label", align="left"), *(Column(name) for name in qualities))
+    rows = tuple((Cell(label), *(Cell(formats.count(quality.labels.get(label, 0))) for quality in qualities.values())) for label in labels)
+    return Table("labels", "What went wrong", "Samples by label; every sample has one.", columns, rows)
+
+
+def confusion_tables(summary: Summary) -> list[Table]:
+    """One confusion matrix a variant, where the task is a classification."""
+    tables: list[Table] = []
+    for name, quality in _qualities(summary).items():
+        if not quality.confusion:
+            continue
+        answers = dict.fromkeys(answer for row in quality.confusion.values() for answer in row)
+        rows = tuple(
+            (Cell(formats.one_line(expected)), *(Cell(formats.count(row.get(answer, 0))) for answer in answers))
+            for expected, row in quality.confusion.items()
+        )  # fmt: skip
+        columns = (Column("Expected", align="left"), *(Column(formats.one_line(answer)) for answer in answers))
+        tables.append(Table(f"confusion-{name}", f"Confusion of {name}", "Rows: the right label. Columns: the answer.", columns, rows))
+    return tables
+
+
+def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
+    """Every trial with its verdict; each reason is a sentence of its own."""
+    columns = (
+        Column("Trial", align="left"), Column("Verdict", align="left"), Column("Requests"), Column("Why", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(f"{name} · {trial.stage} · r{trial.repeat}"),
+            Cell(trial.audit.verdict, mark=trial.audit.verdict),
+            Cell(f"{trial.requests.ok:,} ok, {trial.requests.failed:,} failed"),
+            Cell(" ".join(trial.audit.reasons) or "every check passed"),
+        )
+        for name, variant in summary.variants.items()
+        for trial in variant.trials
+        if not (problems_only and trial.audit.verdict == "valid")
+    )
+    caption = "valid: used. suspect: used, and marked. void: left out of every figure and verdict."
+    return Table("audit", "Audit", caption, columns, rows)
+
+
+def reference_table(summary: Summary) -> Table:
+    """Whether the served answers are ones that the reference finds probable."""
+    columns = (
+        Column("Variant", align="left"), Column("Verdict", align="left"), Column("Tokens"), Column("Mean log-probability"),
+        Column("Reference's own choice", "share of served tokens that the reference would have chosen"), Column("Reason", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(check.variant), Cell(check.verdict, mark=check.verdict), Cell(formats.count(check.tokens)),
+            Cell(formats.quantity(check.mean_logprob, "")), Cell(formats.percent(check.top1_share)), Cell(formats.one_line(check.reason)),
+        )
+        for check in summary.reference
+    )  # fmt: skip
+    return Table("reference", "Reference check", "Served tokens, scored by transformers with the same weights before any load.", columns, rows)
+
+
+def contamination_lines(summary: Summary) -> list[tuple[str, str]]:
+    """(what, value) of the contamination check; empty where there was none."""
+    return [(key.replace("_", " "), _plain(value)) for key, value in (summary.contamination or {}).items()]
+
+
+def _plain(value: object) -> str:
+    """A JSON value as people write it; lists are cut aloud after five."""
+    if isinstance(value, list) and len(value) > 5:
+        return formats.one_line(f"{', '.join(_plain(one) for one in value[:5])} and {len(value) - 5:,} more")
+    return formats.one_line(value) if isinstance(value, str) else formats.DASH if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def not_measured(summary: Summary, manifest: Manifest) -> dict[str, str]:
+    """What is not there, and why; each thing once."""
+    return {**manifest.not_measured, **summary.not_measured}
+
+
+def manifest_lines(manifest: Manifest) -> list[tuple[str, str]]:
+    """(what, value): everything another person needs to repeat the run, in a line each."""
+    lines = [
+        ("run", manifest.run_id), ("started", manifest.started_utc), ("command", " ".join(manifest.command)),
+        ("scenario file", manifest.scenario_file or formats.DASH), ("perfbench", manifest.perfbench_version),
+    ]  # fmt: skip
+    groups = (("hardware", manifest.hardware), ("version", manifest.versions), ("git", manifest.git or {}), ("sha256", manifest.hashes))
+    lines += [(f"{group}: {name}", _plain(value)) for group, values in groups for name, value in values.items()]
+    lines += [(f"model: {name}", _model_line(model)) for name, model in manifest.models.items()]
+    return [(what, formats.one_line(value)) for what, value in lines]
+
+
+def _model_line(model: ModelInfo) -> str:
+    parameters = None if model.parameters is None else f"{model.parameters:,} parameters"
+    facts = (model.path, model.revision and f"revision {model.revision}", model.dtype, parameters, model.sha256 and f"sha256 {model.sha256[:16]}")
+    return ", ".join(fact for fact in facts if fact)

@@ -1,0 +1,67 @@
+"""The report for a pull request: the answer and its main tables as GitHub Markdown, with every foreign character escaped."""
+
+from __future__ import annotations
+
+import re
+
+from perfbench.records import Manifest, Summary
+from perfbench.report import evidence, formats
+from perfbench.report.differences import adapter_tax_table
+from perfbench.report.repeats import headline_stage
+from perfbench.report.tables import SYMBOLS, Cell, Table, main_table, stage_table
+
+_ACTIVE = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&-])")
+"""Characters that Markdown or GitHub gives a meaning: emphasis, links, HTML, tables, mentions, mathematics."""
+_BARE_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+
+
+def render_markdown(summary: Summary, manifest: Manifest) -> str:
+    """The whole report as the text of one Markdown file."""
+    headline = headline_stage(summary)
+    serve = summary.recommendation.serve
+    answer = f"Serve **{escape(serve)}**" if serve is not None else "This run cannot say which variant to serve"
+    parts = [f"## {answer}", "\n".join(f"- {escape(reason)}" for reason in summary.recommendation.reasons)]
+    if not summary.valid:
+        parts.append("> **This run is not valid.** The audit below says why.")
+    parts.append(table_markdown(main_table(summary, manifest)))
+    if headline is not None:
+        parts.append(table_markdown(adapter_tax_table(summary, headline.stage)))
+    parts.append(table_markdown(evidence.quality_table(summary)))
+    parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
+    folded = [stage_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
+    folded += [evidence.labels_table(summary), evidence.reference_table(summary)]
+    parts += [_folded(table) for table in folded]
+    missing = evidence.not_measured(summary, manifest)
+    if missing:
+        parts.append("**Not measured**\n\n" + "\n".join(f"- {escape(what)}: {escape(why)}" for what, why in missing.items()))
+    parts.append(f"Run {escape(summary.run_id)}, perfbench {escape(manifest.perfbench_version)}, {escape(manifest.started_utc)}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escape(text: str) -> str:
+    """Foreign text as Markdown that shows it and does nothing: no markup, no HTML, no link, no mention, one line."""
+    escaped = _ACTIVE.sub(r"\\\1", formats.one_line(text))
+    unlinked = _BARE_LINK.sub(r"\1&#8203;\2", escaped)
+    return re.sub(r"^(\d+)\.", r"\1\\.", unlinked)
+
+
+def table_markdown(table: Table) -> str:
+    """A table under its title; nothing for a table without rows."""
+    if not table.rows:
+        return ""
+    head = "| " + " | ".join(escape(column.name) for column in table.columns) + " |"
+    rule = "|" + "|".join("---" if column.align == "left" else "---:" for column in table.columns) + "|"
+    rows = ["| " + " | ".join(_cell(cell, bold=index in table.emphasised) for cell in row) + " |" for index, row in enumerate(table.rows)]
+    return f"**{escape(table.title)}**\n\n" + "\n".join([head, rule, *rows]) + f"\n\n<sub>{escape(table.full_caption)}</sub>"
+
+
+def _cell(cell: Cell, *, bold: bool) -> str:
+    text = f"**{escape(cell.text)}**" if bold else escape(cell.text)
+    mark = f" {escape(SYMBOLS[cell.mark])}" if cell.mark else ""
+    return f"{text}{mark}" + (f"<br><sub>{escape(cell.detail)}</sub>" if cell.detail else "")
+
+
+def _folded(table: Table) -> str:
+    """Behind a click: what most readers of a pull request do not need at once."""
+    body = table_markdown(table)
+    return f"<details><summary>{escape(table.title)}</summary>\n\n{body}\n\n</details>" if body else ""
