@@ -80,18 +80,17 @@ def analyse_trials(
     folder: RunFolder, manifest: Manifest, experiment: Experiment, telemetry: Telemetry, servers: Mapping[str, ServerInfo]
 ) -> list[AnalysedTrial]:
     """All finished trials in the order of the plan."""
-    outcomes, requests = trial_outcomes(folder), read_requests(folder)
-    nothing = next(iter(requests.values())).clear() if requests else None
+    outcomes = trial_outcomes(folder)
+    requests = read_requests(folder, outcomes)
     analysed = []
     for plan in manifest.trials:
-        rows = requests.get(plan.trial, nothing)
-        if plan.trial not in outcomes or rows is None:
+        if plan.trial not in outcomes:
             continue
         given = AuditInput(
             trial=plan.trial,
             stage=experiment.stages[plan.stage],
             outcome=outcomes[plan.trial],
-            requests=rows,
+            requests=requests[plan.trial],
             telemetry=telemetry,
             server=servers[plan.variant].name if plan.variant in servers else None,
             cores=_cores(manifest),
@@ -121,8 +120,8 @@ def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Ex
 
 
 def _cores(manifest: Manifest) -> int | None:
-    """Cores of the machine that ran client and servers."""
-    cores = manifest.hardware.get("cpu_cores")
+    """Logical CPUs of the machine that ran client and servers, over which the sampler's machine_cpu_s counts."""
+    cores = (manifest.hardware.get("cpu") or {}).get("threads")
     return cores if isinstance(cores, int) else None
 
 

@@ -14,6 +14,8 @@ window opens, so that requests in flight at its start balance those in flight at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import polars as pl
 
@@ -29,15 +31,16 @@ def trial_outcomes(folder: RunFolder) -> dict[str, TrialOutcome]:
     return {trial: msgspec.convert(data, TrialOutcome) for trial, data in folder.finished("trial_finished").items()}
 
 
-def read_requests(folder: RunFolder) -> dict[str, pl.DataFrame]:
-    """trial -> its requests in sending order: kept record columns, every metric of a request, and `occurrence`.
+def read_requests(folder: RunFolder, trials: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """trial -> its requests in sending order, no row where it sent none: kept record columns, every metric of a request, and `occurrence`.
 
     `occurrence` counts how often the trial has sent the prompt before, warm-up included: (prompt_id, occurrence) names the same request in every variant.
     Chunk times and answers stay on disk.
     """
     lazy = folder.records().select(*_KEPT, *per_request_columns()).sort("trial", "scheduled_ns", maintain_order=True)
     frame = lazy.with_columns(pl.int_range(pl.len()).over("trial", "prompt_id").alias("occurrence")).collect()
-    return {str(part["trial"][0]): part for part in frame.partition_by("trial", maintain_order=True)}
+    parts = {str(part["trial"][0]): part for part in frame.partition_by("trial", maintain_order=True)}
+    return {trial: parts.get(trial, frame.clear()) for trial in trials}
 
 
 def scheduled_in_window(outcome: TrialOutcome) -> pl.Expr:

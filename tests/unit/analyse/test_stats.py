@@ -1,0 +1,138 @@
+"""Percentiles, intervals and Holm against numpy, statsmodels, and properties that every interval has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from statsmodels.stats.multitest import multipletests
+
+from perfbench.analyse.stats import BATCHES, MIN_PAIRED, holm, mean_interval, paired_interval, percentile, student_t975
+
+FINITE = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@pytest.mark.parametrize(("percent", "smallest"), [(50, 2), (90, 10), (95, 20), (99, 100)])
+def test_percentile_needs_one_value_above_it(percent: int, smallest: int) -> None:
+    assert percentile(np.arange(smallest - 1.0), percent) is None
+    assert percentile(np.arange(float(smallest)), percent) is not None
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    """Of 1..20, at least 95% (19 of 20) do not exceed 19; 9 of 10 are within 18."""
+    values = np.arange(1.0, 21.0)
+    assert (percentile(values, 95), percentile(values, 90), percentile(values, 50)) == (19.0, 18.0, 10.0)
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, st.integers(100, 400), elements=FINITE), st.sampled_from([50, 90, 95, 99]))
+def test_percentile_means_what_the_slo_asks(values: np.ndarray, percent: int) -> None:
+    found = percentile(values, percent)
+    assert found is not None and found in values
+    assert np.sum(values <= found) * 100 >= percent * len(values)
+    assert np.sum(values < found) * 100 < percent * len(values)
+
+
+def test_percentile_of_failed_requests_is_infinite() -> None:
+    assert percentile(np.array([1.0] * 18 + [np.inf] * 2), 95) == np.inf
+    assert percentile(np.array([1.0] * 19 + [np.inf]), 95) == 1.0
+
+
+def test_students_t() -> None:
+    """Table values."""
+    assert [round(student_t975(degrees), 3) for degrees in (1, 7, 30)] == [12.706, 2.365, 2.042]
+
+
+def test_batch_means_by_hand() -> None:
+    """Sixteen values in 8 batches of 2: batch means 1..8, mean 4.5, sd sqrt(6), half width t(7) sqrt(6) / sqrt(8)."""
+    low, high = mean_interval(np.repeat(np.arange(1.0, 9.0), 2))
+    half = 2.364624 * np.sqrt(6) / np.sqrt(8)
+    assert (low, high) == pytest.approx((4.5 - half, 4.5 + half), abs=1e-5)
+
+
+def test_pooled_readings_weigh_by_their_number() -> None:
+    """Eight requests with 1 gap of 1 s or 3 gaps of 2 s: the mean over 16 gaps is 28 / 16."""
+    sums, counts = np.array([1.0, 6.0] * 4), np.array([1.0, 3.0] * 4)
+    low, high = mean_interval(sums, counts)
+    assert low is not None and high is not None
+    assert (low + high) / 2 == pytest.approx(28 / 16)
+
+
+@settings(deadline=None)
+@given(st.integers(0, BATCHES - 1))
+def test_too_few_values_have_no_interval(n: int) -> None:
+    assert mean_interval(np.ones(n)) == (None, None)
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, st.integers(BATCHES, 200), elements=st.floats(-1e3, 1e3)), st.floats(-1e3, 1e3))
+def test_mean_interval_holds_the_mean_and_moves_with_it(values: np.ndarray, shift: float) -> None:
+    low, high = mean_interval(values)
+    moved_low, moved_high = mean_interval(values + shift)
+    assert low is not None and high is not None and moved_low is not None and moved_high is not None
+    assert low - 1e-6 <= values.mean() <= high + 1e-6
+    assert (moved_low, moved_high) == pytest.approx((low + shift, high + shift), abs=1e-6)
+
+
+def test_mean_interval_is_wider_where_neighbours_are_alike() -> None:
+    """The same values, sorted into one slow wave: the textbook interval would not change at all."""
+    values = np.random.default_rng(0).normal(size=400)
+    independent, alike = mean_interval(values), mean_interval(np.sort(values))
+    assert alike.high - alike.low > 3 * (independent.high - independent.low)  # type: ignore[operator]
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, st.integers(MIN_PAIRED, 60), elements=st.floats(-1e3, 1e3)), st.floats(-1e3, 1e3))
+def test_paired_interval_holds_the_difference_and_moves_with_it(values: np.ndarray, shift: float) -> None:
+    one, moved = paired_interval([values], seed=1), paired_interval([values + shift], seed=1)
+    assert one.difference == pytest.approx(values.mean()) and one.n == len(values)
+    assert one.interval.low is not None and one.interval.high is not None
+    assert one.interval.low <= one.interval.high
+    # Resampled means of a skewed series need not straddle its mean exactly; they cannot be far off.
+    assert one.interval.low <= values.mean() + 1e-6 and one.interval.high >= values.mean() - 1e-6
+    assert moved.interval.low == pytest.approx(one.interval.low + shift, abs=1e-6)
+
+
+def test_paired_interval_swapped_is_mirrored_in_spread() -> None:
+    values = np.random.default_rng(3).normal(1.0, 1.0, 200)
+    there, back = paired_interval([values], seed=5), paired_interval([-values], seed=5)
+    assert there.interval.low == pytest.approx(-back.interval.high)  # type: ignore[operator]
+    assert there.p_value == pytest.approx(back.p_value)
+
+
+def test_repeats_that_disagree_widen_the_interval() -> None:
+    noise = np.random.default_rng(4).normal(0, 0.1, (2, 100))
+    agree = paired_interval([noise[0], noise[1]], seed=1)
+    disagree = paired_interval([noise[0] + 1.0, noise[1] - 1.0], seed=1)
+    assert agree.difference == pytest.approx(disagree.difference)
+    assert disagree.interval.high - disagree.interval.low > 10 * (agree.interval.high - agree.interval.low)  # type: ignore[operator]
+
+
+def test_paired_interval_covers_independent_differences() -> None:
+    """400 simulated pairs of variants that differ by 1: about 95% of intervals hold the truth (binomial 3 sigma: 92% to 98%)."""
+    rng = np.random.default_rng(11)
+    hits = 0
+    for seed in range(400):
+        interval = paired_interval([rng.normal(1.0, 2.0, 60)], seed=seed).interval
+        assert interval.low is not None and interval.high is not None
+        hits += interval.low <= 1.0 <= interval.high
+    assert 0.92 <= hits / 400 <= 0.985
+
+
+def test_few_prompts_and_none() -> None:
+    few = paired_interval([np.arange(MIN_PAIRED - 1.0)], seed=0)
+    assert (few.difference, few.interval, few.p_value) == (3.0, (None, None), None)
+    assert paired_interval([], seed=0) == (None, (None, None), None, 0)
+
+
+def test_no_spread_is_certain() -> None:
+    assert paired_interval([np.full(20, 0.5)], seed=0)[:3] == (0.5, (0.5, 0.5), 0.0)
+    assert paired_interval([np.zeros(20)], seed=0)[:3] == (0.0, (0.0, 0.0), 1.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_against_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]), abs=1e-12)
