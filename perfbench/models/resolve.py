@@ -48,7 +48,12 @@ def _from_hub(name: str, revision: str | None) -> Path:
         pass  # not there, or without its weights
     except ValueError as error:
         raise ModelError(f"{name} is no Hub id ({error}); expected owner/name") from None
-    return check_folder(_download(name, revision))
+    folder = _download(name, revision)
+    try:
+        return check_folder(folder)
+    except ModelError as error:
+        at = f"{name} at revision {revision}" if revision else name
+        raise ModelError(f"{at} is incomplete in the local cache; go online once, or give a local folder", hint=error.message) from None
 
 
 def _download(name: str, revision: str | None) -> Path:
