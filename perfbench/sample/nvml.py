@@ -44,22 +44,36 @@ class _Device(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    name: str
-    unit: str
-    read: Callable[[Any], float]
+    """One call of NVML, and what its answer holds."""
+
+    parts: tuple[tuple[str, str], ...]
+    """(name, unit) of each value."""
+    read: Callable[[Any], tuple[float, ...]]
 
 
+def _busy(gpu: Any) -> tuple[float, float]:
+    rates = pynvml.nvmlDeviceGetUtilizationRates(gpu)
+    return rates.gpu, rates.memory
+
+
+def _used(gpu: Any) -> tuple[float]:
+    return (pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).used,)
+
+
+def _total(gpu: Any) -> tuple[float]:
+    return (pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).total,)
+
+
+_TOTAL = _Reading((("vram_total_bytes", "bytes"),), _total)
 _READINGS = (
-    _Reading("vram_used_bytes", "bytes", lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).used),
-    _Reading("gpu_busy_percent", "%", lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-    _Reading("memory_busy_percent", "%", lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).memory),
-    _Reading("power_w", "W", lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3),  # NVML: milliwatts
-    _Reading("energy_j", "J", lambda gpu: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3),  # NVML: millijoules since the driver was loaded
-    _Reading("sm_clock_mhz", "MHz", lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
-    _Reading("temperature_c", "C", lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
-    _Reading("clocks_event_reasons", "bits", pynvml.nvmlDeviceGetCurrentClocksEventReasons),
+    _Reading((("vram_used_bytes", "bytes"),), _used),
+    _Reading((("gpu_busy_percent", "%"), ("memory_busy_percent", "%")), _busy),
+    _Reading((("power_w", "W"),), lambda gpu: (pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,)),  # NVML: milliwatts
+    _Reading((("energy_j", "J"),), lambda gpu: (pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3,)),  # NVML: millijoules since the driver was loaded
+    _Reading((("sm_clock_mhz", "MHz"),), lambda gpu: (pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),)),
+    _Reading((("temperature_c", "C"),), lambda gpu: (pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),)),
+    _Reading((("clocks_event_reasons", "bits"),), lambda gpu: (pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu),)),
 )
-_TOTAL = _Reading("vram_total_bytes", "bytes", lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).total)
 
 _NEVER = ("NVMLError_NotSupported", "NVMLError_FunctionNotFound", "NVMLError_NoPermission")
 """Answers that do not change: the reading is not asked for again. Any other error (a lost GPU, say) is tried again."""
@@ -108,15 +122,18 @@ class Gpus:
         return [sample for device in self._devices for reading in _READINGS for sample in self._read(device, reading, miss)]
 
     def _read(self, device: _Device, reading: _Reading, miss: Miss) -> list[Sample]:
+        def miss_all(_: str, reason: str) -> None:
+            for name, _unit in reading.parts:
+                miss(f"{name} of gpu {device.number}", reason)
+
         before = time.monotonic_ns()
-        value = self._ask(device, reading.name, reading.read, miss)
-        if value is None:
-            return []
-        labels = device.labels()
-        if reading.name == "clocks_event_reasons":
-            labels["reasons"] = ",".join(name for bit, name in _REASONS.items() if int(value) & bit)
+        values = self._ask(device, reading.parts[0][0], reading.read, miss_all)
         t_ns = (before + time.monotonic_ns()) // 2
-        return [Sample(t_ns=t_ns, source="nvml", name=reading.name, value=float(value), unit=reading.unit, labels=labels)]
+        found = []
+        for (name, unit), value in zip(reading.parts, values or (), strict=False):
+            why = {"reasons": ",".join(reason for bit, reason in _REASONS.items() if value & bit)} if name == "clocks_event_reasons" else None
+            found.append(self._sample(t_ns, device.number, name, value, unit=unit, labels=why))
+        return found
 
     def _ask(self, device: _Device, name: str, read: Callable[[Any], Any], miss: Miss) -> Any:
         """The answer, or None: not measured, and said so."""
@@ -132,8 +149,8 @@ class Gpus:
 
     def set_baseline(self) -> None:
         """Remember what is used now, before any server of ours runs."""
-        used = {device.uuid: self._ask(device, "vram_used_bytes", _READINGS[0].read, lambda *_: None) for device in self._devices}
-        self._baseline = {uuid: float(value) for uuid, value in used.items() if value is not None}
+        used = {device.uuid: self._ask(device, "vram_used_bytes", _used, lambda *_: None) for device in self._devices}
+        self._baseline = {uuid: float(value[0]) for uuid, value in used.items() if value is not None}
 
     # -- who is on a device
 
@@ -142,7 +159,7 @@ class Gpus:
         on_device: dict[int, dict[int, int | None]] = {}
         begun = time.monotonic_ns()
         for device in self._devices:
-            listed = self._ask(device, "vram_bytes", _running, miss)
+            listed = self._ask(device, "foreign_gpu_processes", _running, miss)
             if listed is not None:
                 on_device[device.number] = listed
         t_ns = (begun + time.monotonic_ns()) // 2
@@ -173,9 +190,10 @@ class Gpus:
             return []
         found = []
         for device in self._devices:
-            used = self._ask(device, "vram_used_bytes", _READINGS[0].read, miss)
-            if used is not None and used > self._baseline.get(device.uuid, used):
-                more = used - self._baseline[device.uuid]
+            used = self._ask(device, "vram_used_bytes", _used, miss)
+            before = self._baseline.get(device.uuid)
+            if used is not None and before is not None and used[0] > before:
+                more = used[0] - before
                 found.append(self._sample(t_ns, device.number, "vram_bytes", more, labels={**target.labels(), "method": MINUS_BASELINE}))
         if not found:
             self._once(subject, "NVML names no process of it, and no device holds more than before it started", miss)
@@ -215,11 +233,12 @@ class Gpus:
         described = []
         for device in self._devices:
             capability = ask(device, "compute_capability", pynvml.nvmlDeviceGetCudaComputeCapability)
+            total = ask(device, "vram_total_bytes", _total)
             limit_mw = ask(device, "power_limit_w", pynvml.nvmlDeviceGetEnforcedPowerLimit)
             described.append(
                 {
                     "index": device.number, "uuid": device.uuid, "name": ask(device, "name", pynvml.nvmlDeviceGetName),
-                    "memory_bytes": ask(device, _TOTAL.name, _TOTAL.read),
+                    "memory_bytes": None if total is None else total[0],
                     "compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
                     "power_limit_w": None if limit_mw is None else limit_mw / 1e3,
                 }

@@ -140,7 +140,9 @@ class Sampler:
             process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"it did not finish writing within {END_TIMEOUT_S:.0f} s"
-        return None if process.returncode == 0 else self._reason()
+        # Its last word counts, not its exit status, which reads 0 when another part of the run has collected the process.
+        self._reader.join()
+        return None if self._status.finished else self._reason()
 
     def _reason(self) -> str:
         """The last line that the process wrote to stderr, else how it ended."""

@@ -78,7 +78,7 @@ class Journal:
                     Sample(t_ns=time.monotonic_ns(), source=_source(subject), name="missed_readings", value=float(count), unit="readings", labels=labels)
                 )
 
-    def status(self) -> Status:
+    def status(self, *, finished: bool = False) -> Status:
         oldest = time.monotonic_ns() - LATEST_MAX_AGE_NS
         with self._lock:
             latest: dict[str, dict[str, float]] = {}
@@ -86,7 +86,7 @@ class Journal:
                 if sample.t_ns >= oldest:
                     latest.setdefault(owner, {})[name] = sample.value
             never = {subject: reason for subject, reason in self._reasons.items() if subject not in self._measured}
-            return Status(latest=latest, not_measured=never, missed=dict(self._missed))
+            return Status(latest=latest, not_measured=never, missed=dict(self._missed), finished=finished)
 
     def finish(self) -> None:
         """Spool to Parquet."""
@@ -268,7 +268,7 @@ def main() -> None:
             sampling.journal.tell_missed()
             _say(sampling.journal.status())
     sampling.end()
-    _say(sampling.journal.status())
+    _say(sampling.journal.status(finished=True))
 
 
 def _die_of(arguments: threading.ExceptHookArgs) -> None:

@@ -55,3 +55,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Readings that have failed and never succeeded, each with its first reason."""
     missed: dict[str, int]
     """Failed readings so far, by source."""
+    finished: bool = False
+    """The last word: everything is in Parquet."""

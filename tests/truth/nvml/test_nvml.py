@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ def run(code: str, library: Path | None, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
-READ_THREE_TIMES = "gpus = Gpus()\nresult = {'totals': told(gpus.read_totals(miss)), 'rounds': [told(gpus.read_devices(miss)) for _ in range(3)], 'missed': missed}"
+READ_THREE_TIMES = """
+gpus = Gpus()
+result = {'totals': told(gpus.read_totals(miss)), 'rounds': [told(gpus.read_devices(miss)) for _ in range(3)], 'missed': missed}
+"""
 
 
 def values(rounds: list[list[Any]], device: int, name: str) -> list[float | None]:
@@ -226,7 +230,7 @@ def test_the_whole_sampler_writes_the_known_sequence(library: Path, tmp_path: Pa
         with Sampler(folder, "s", [], Telemetry(gpu_hz=50.0, host_hz=20.0)) as sampler:
             sampler.add_target(SampleTarget(server="base", root_pid=server.pid, metrics_url=None))
             while "vram_bytes" not in sampler.latest().get("base", {}):
-                pass
+                time.sleep(0.02)
             assert sampler.latest()["gpu 0"]["temperature_c"] == 40
     finally:
         server.kill()
