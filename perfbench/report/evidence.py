@@ -82,7 +82,8 @@ def quality_table(summary: Summary) -> Table:
         )
         for name, quality in qualities.items()
     )
-    return Table("quality", "Quality", "The same held-out samples, prompts and decoding for every variant.", columns, rows, details="Below a figure: its 95 % interval.")
+    caption = "The same held-out samples, prompts and decoding for every variant."
+    return Table("quality", "Quality", caption, columns, rows, details="Below a figure: its 95 % interval.")
 
 
 def _estimate_cell(quality: QualitySummary, metric: str) -> Cell:

@@ -10,9 +10,12 @@ from perfbench.report.differences import adapter_tax_table
 from perfbench.report.repeats import headline_stage
 from perfbench.report.tables import SYMBOLS, Cell, Table, main_table, stage_table
 
-_ACTIVE = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&-])")
-"""Characters that Markdown or GitHub gives a meaning: emphasis, links, HTML, tables, mentions, mathematics."""
-_BARE_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+_ACTIVE = re.compile(r"([\\`*_{}\[\]<>|~$&])")
+"""Characters that Markdown gives a meaning anywhere in a line: emphasis, code, links, HTML, tables, mathematics, entities."""
+_LINKED = re.compile(r"(?i)([@#]|\b(?:https?|ftp|mailto|www)(?=[:.]))")
+"""What GitHub links without being asked: mentions, issue numbers, addresses. A backslash does not stop it; a zero-width space does."""
+_BLOCK = re.compile(r"^([-+=>]|\d+(?=[.)]))")
+"""What starts a list, a quote or a heading at the start of a line."""
 
 
 def render_markdown(summary: Summary, manifest: Manifest) -> str:
@@ -20,7 +23,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     headline = headline_stage(summary)
     serve = summary.recommendation.serve
     answer = f"Serve **{escape(serve)}**" if serve is not None else "This run cannot say which variant to serve"
-    parts = [f"## {answer}", "\n".join(f"- {escape(reason)}" for reason in summary.recommendation.reasons)]
+    parts = [f"## {answer}", "\n".join(f"- {escape_line(reason)}" for reason in summary.recommendation.reasons)]
     if not summary.valid:
         parts.append("> **This run is not valid.** The audit below says why.")
     parts.append(table_markdown(main_table(summary, manifest)))
@@ -33,16 +36,19 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     parts += [_folded(table) for table in folded]
     missing = evidence.not_measured(summary, manifest)
     if missing:
-        parts.append("**Not measured**\n\n" + "\n".join(f"- {escape(what)}: {escape(why)}" for what, why in missing.items()))
+        parts.append("**Not measured**\n\n" + "\n".join(f"- {escape_line(what)}: {escape(why)}" for what, why in missing.items()))
     parts.append(f"Run {escape(summary.run_id)}, perfbench {escape(manifest.perfbench_version)}, {escape(manifest.started_utc)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def escape(text: str) -> str:
-    """Foreign text as Markdown that shows it and does nothing: no markup, no HTML, no link, no mention, one line."""
-    escaped = _ACTIVE.sub(r"\\\1", formats.one_line(text))
-    unlinked = _BARE_LINK.sub(r"\1&#8203;\2", escaped)
-    return re.sub(r"^(\d+)\.", r"\1\\.", unlinked)
+    """Foreign text for the middle of a line or a table cell: it is shown and does nothing, no markup, no HTML, no link, no mention."""
+    return _LINKED.sub(r"\1&#8203;", _ACTIVE.sub(r"\\\1", formats.one_line(text)))
+
+
+def escape_line(text: str) -> str:
+    """`escape` for text at the start of a line, where more characters have a meaning."""
+    return _BLOCK.sub(r"&#8203;\1", escape(text))
 
 
 def table_markdown(table: Table) -> str:

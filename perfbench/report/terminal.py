@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -16,7 +18,10 @@ from perfbench.report import evidence
 from perfbench.report.differences import adapter_tax_table
 from perfbench.report.formats import one_line
 from perfbench.report.repeats import headline_stage
-from perfbench.report.tables import SYMBOLS, Cell, Mark, Table, main_table, stage_table
+from perfbench.report.tables import SYMBOLS, Cell, Column, Mark, Table, main_table, stage_table
+
+if TYPE_CHECKING:
+    from perfbench.doctor import Check
 
 _GAP = 2
 _PROSE_WIDTH = 24
@@ -57,6 +62,16 @@ def _print_answer(summary: Summary, console: Console) -> None:
         console.print(Text("This run is not valid: the audit below says why.", style="bold red"))
 
 
+def doctor_table(checks: Sequence[Check]) -> RichTable:
+    """What this machine can measure: one row a check, with what to do about it."""
+    marks: dict[bool | None, Mark] = {True: "pass", False: "fail", None: "cannot tell"}
+    columns = (
+        Column("Check", align="left"), Column("", align="left"), Column("Found", align="left", prose=True), Column("What to do", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple((Cell(check.name), Cell("", mark=marks[check.ok]), Cell(check.found), Cell(check.what_to_do)) for check in checks)
+    return rich_table(Table("doctor", "This machine", "✓ fine, ✗ to do before measuring, ? fine without, but then not measured.", columns, rows), details=False)
+
+
 def fitted(table: Table, width: int) -> RichTable:
     """The table in `width` columns: without intervals where they do not fit, then without minor columns, which the caption names."""
     if _width(table, details=True) <= width:
@@ -89,8 +104,10 @@ def _width(table: Table, *, details: bool) -> int:
 
 def rich_table(table: Table, *, details: bool) -> RichTable:
     """One of our tables as Rich draws it; `details` are intervals and ranges, on a second line."""
+    words = table.full_caption if details else table.caption
+    caption = Text(words, style="dim") if words else None
     drawn = RichTable(
-        title=Text(table.title, style="bold"), title_justify="left", caption=Text(table.full_caption if details else table.caption, style="dim"), caption_justify="left",
+        title=Text(table.title, style="bold"), title_justify="left", caption=caption, caption_justify="left",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in table.columns:
@@ -105,7 +122,7 @@ def _cell_text(cell: Cell, *, details: bool) -> Text:
     """Text objects only: Rich would obey markup in a plain string, and these strings are not all ours."""
     text = Text(one_line(cell.text))
     if cell.mark is not None and cell.mark not in cell.text:
-        text.append(f" {SYMBOLS[cell.mark]}", style=_STYLES[cell.mark])
+        text.append(f" {SYMBOLS[cell.mark]}" if cell.text else SYMBOLS[cell.mark], style=_STYLES[cell.mark])
     elif cell.mark is not None:
         text.stylize(_STYLES[cell.mark])
     if details and cell.detail:
