@@ -87,7 +87,7 @@ def demo(
 ) -> None:
     """The whole job on a small real model, on this machine. Example: perfbench demo --quick"""
     from perfbench.models.demo import prepare_demo
-    from perfbench.run import demo_scenario_file, run_scenario
+    from perfbench.run import run_scenario
     from perfbench.scenario import load_scenario
     from perfbench.scenario.short_form import short_form
 
@@ -95,7 +95,7 @@ def demo(
     if prepare_only:
         sys.stdout.write(f"{folder}\n")
         return
-    file = demo_scenario_file()
+    file = _scenario_file("demo.yaml")
     scenario = load_scenario(file)
     _show(run_scenario(short_form(scenario) if quick else scenario, scenario_file=file, parent=out, quiet=quiet), as_json)
 
@@ -109,6 +109,13 @@ def report(folder: Annotated[Path, typer.Argument(help="Run folder.")], as_json:
     run_folder = RunFolder.open(folder)
     analyse_and_report(run_folder)
     _show(run_folder, as_json)
+
+
+def _scenario_file(name: str) -> Path:
+    """A scenario that comes with perfbench: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "scenarios" / name
+    return installed if installed.is_file() else package.parent / "scenarios" / name
 
 
 def _show(folder: Any, as_json: bool) -> None:
@@ -155,19 +162,33 @@ def merge(
 ) -> None:
     """Merge an adapter into its base with PEFT. Example: perfbench merge ./base ./adapter --out ./merged"""
     from perfbench.errors import InputError
-    from perfbench.models.inspect import check_adapter_fits, inspect_model
+    from perfbench.models.fit import check_adapter_fits
+    from perfbench.models.inspect import inspect_model
     from perfbench.models.merge import merge_adapter
-    from perfbench.models.resolve import model_ref, resolve_model
+    from perfbench.models.resolve import resolve_model
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise InputError(f"--dtype: expected float32, bfloat16 or float16, got {dtype}")
-    base_path, adapter_path = resolve_model(model_ref(base)), resolve_model(model_ref(adapter))
-    check_adapter_fits(inspect_model(base_path), inspect_model(adapter_path))
+    base_path, adapter_path = resolve_model(_model_ref("BASE", base)), resolve_model(_model_ref("ADAPTER", adapter))
+    for finding in check_adapter_fits(base_path, adapter_path):
+        typer.echo(f"warning: {finding}", err=True)
     merged = merge_adapter(base_path, adapter_path, dtype, trust_remote_code=trust_remote_code, out=out)
     if as_json:
         _print_json({"path": str(merged), "model": inspect_model(merged)})
     else:
         sys.stdout.write(f"{merged}\n")
+
+
+def _model_ref(argument: str, text: str) -> Any:
+    from pydantic import ValidationError
+
+    from perfbench.errors import InputError
+    from perfbench.scenario.model import ModelRef
+
+    try:
+        return ModelRef.model_validate(text)
+    except ValidationError as error:
+        raise InputError(f"{argument}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 @app.command()

@@ -11,7 +11,6 @@ from pathlib import Path
 import perfbench
 from perfbench.errors import RunFolderError
 from perfbench.hardware import describe_hardware, installed_versions
-from perfbench.prompts import RenderedPrompt, hash_all, sha256_of
 from perfbench.records import SCHEMA_VERSION, Manifest, ModelInfo, TrialPlan
 from perfbench.scenario import Scenario
 
@@ -25,7 +24,6 @@ def describe_run(
     models: Mapping[str, ModelInfo],
     trials: Sequence[TrialPlan],
     hashes: Mapping[str, str],
-    not_measured: Mapping[str, str],
 ) -> Manifest:
     """The manifest of a run that is about to start. Keys never stand in a scenario, so none can come into it."""
     return Manifest(
@@ -44,19 +42,7 @@ def describe_run(
         hashes=dict(hashes),
         models=dict(models),
         trials=list(trials),
-        not_measured=dict(not_measured),
     )
-
-
-def content_hashes(scenario: Scenario, load: Sequence[RenderedPrompt], quality: Sequence[RenderedPrompt], quality_rows: Sequence[object]) -> dict[str, str]:
-    """What must be equal for two runs to have asked the same: prompts, template, decoding, expected answers."""
-    return {
-        "load_prompts": hash_all(load),
-        "quality_prompts": hash_all(quality),
-        "quality_rows": sha256_of(list(quality_rows)),
-        "template": sha256_of(scenario.prompt.model_dump(mode="json")),
-        "decoding": sha256_of(scenario.decoding.model_dump(mode="json")),
-    }
 
 
 def check_unchanged(manifest: Manifest, hashes: Mapping[str, str]) -> None:

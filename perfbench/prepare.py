@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfbench.errors import Finding, ScenarioError
-from perfbench.manifest import content_hashes
-from perfbench.prompts import RenderedPrompt, render_data
-from perfbench.quality.tasks import check_quality
+from perfbench.errors import ScenarioError
+from perfbench.prompts import RenderedPrompt, hash_all, render_data, sha256_of
+from perfbench.quality import spot_check
+from perfbench.quality.spot_check import HeldOut
 from perfbench.records import ModelInfo, TrialPlan
 from perfbench.scenario import Scenario
 from perfbench.serve.command import serve_findings
@@ -23,7 +23,7 @@ from perfbench.variants import ResolvedModels, ServerPlan, plan_servers
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scenario with everything resolved. `quality_prompts` and `quality_rows` are empty where there is no quality block."""
+    """A scenario with everything resolved and checked."""
 
     scenario: Scenario
     models: ResolvedModels
@@ -31,22 +31,21 @@ class Prepared:
     servers: tuple[ServerPlan, ...]
     trials: tuple[TrialPlan, ...]
     load_prompts: tuple[RenderedPrompt, ...]
-    quality_prompts: tuple[RenderedPrompt, ...]
-    quality_rows: tuple[dict[str, object], ...]
+    held_out: HeldOut | None
+    """None where the scenario has no quality block."""
     hashes: dict[str, str]
+    """What must be equal for two runs to have asked the same."""
 
 
 def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     """Resolve and check all parts; `say` is told what takes long. Raises InputError with everything it can name at once."""
-    load_prompts, _ = render_data(scenario.load.data, scenario.prompt, key="load.data")
-    quality_prompts: list[RenderedPrompt] = []
-    quality_rows: list[dict[str, object]] = []
-    findings: list[Finding] = list(serve_findings(scenario.serve))
-    if scenario.quality is not None:
-        quality_prompts, quality_rows = render_data(scenario.quality.data, scenario.prompt, key="quality.data")
-        findings += check_quality(scenario.quality, quality_rows)
+    findings = serve_findings(scenario.serve) if scenario.variants else []
     if findings:
         raise ScenarioError(scenario.name, findings)
+    load_prompts, _ = render_data(scenario.load.data, scenario.prompt, key="load.data")
+    held_out = None
+    if scenario.quality is not None:
+        held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
     models, infos = _resolve(scenario, say)
     return Prepared(
         scenario=scenario,
@@ -55,14 +54,19 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
         servers=tuple(plan_servers(scenario, models)),
         trials=tuple(plan_trials(scenario)),
         load_prompts=tuple(load_prompts),
-        quality_prompts=tuple(quality_prompts),
-        quality_rows=tuple(quality_rows),
-        hashes=content_hashes(scenario, load_prompts, quality_prompts, quality_rows),
+        held_out=held_out,
+        hashes={
+            "load_prompts": hash_all(load_prompts),
+            "template": sha256_of(scenario.prompt.model_dump(mode="json")),
+            "decoding": sha256_of(scenario.decoding.model_dump(mode="json")),
+            **(held_out.hashes if held_out else {}),
+        },
     )
 
 
 def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedModels, dict[str, ModelInfo]]:
-    from perfbench.models.inspect import check_adapter_fits, inspect_model
+    from perfbench.models.fit import check_adapter_fits, check_adapter_serves
+    from perfbench.models.inspect import inspect_model
     from perfbench.models.merge import merge_adapter
     from perfbench.models.resolve import resolve_model
 
@@ -77,7 +81,10 @@ def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedMo
             found[name] = resolve_model(ref)
             infos[name] = inspect_model(found[name], revision=ref.revision)
     if "base" in found and "adapter" in found:
-        check_adapter_fits(infos["base"], infos["adapter"])
+        for finding in check_adapter_fits(found["base"], found["adapter"]):
+            say(f"warning: {finding}")
+        if {"adapter", "base+lora"} & set(scenario.variants):
+            check_adapter_serves(found["adapter"])
         if "merged" in scenario.variants and "merged" not in found:
             say(f"models: merging the adapter in {refs.merge_dtype}")
             found["merged"] = merge_adapter(found["base"], found["adapter"], refs.merge_dtype, trust_remote_code=refs.trust_remote_code)

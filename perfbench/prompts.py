@@ -92,9 +92,19 @@ def request_path(prompt: Prompt) -> str:
 
 
 def request_body(
-    prompt: RenderedPrompt, *, model: str, decoding: Decoding, output: Output, stream: bool, cache_salt: str | None = None
+    prompt: RenderedPrompt,
+    *,
+    model: str,
+    decoding: Decoding,
+    output: Output,
+    stream: bool,
+    cache_salt: str | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON body of an OpenAI-style request. `cache_salt` keeps one trial's prefix cache from serving another (vLLM)."""
+    """The JSON body of an OpenAI-style request.
+
+    `cache_salt` keeps one trial's prefix cache from serving another (vLLM). `extra` holds fields that only the caller knows of.
+    """
     body: dict[str, Any] = {"model": model}
     if prompt.messages is not None:
         body["messages"] = prompt.messages
@@ -109,4 +119,4 @@ def request_body(
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if cache_salt is not None:
         body["cache_salt"] = cache_salt
-    return body
+    return {**body, **(extra or {})}

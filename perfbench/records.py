@@ -210,7 +210,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of journal.jsonl: something that has finished. `data` is the struct that the event names."""
 
-    event: Literal["server_ready", "reference_check", "quality_finished", "contamination", "trial_finished", "interrupted", "resumed", "finished"]
+    event: Literal[
+        "server_ready", "reference_check", "contamination", "quality_finished", "trial_finished", "not_measured", "interrupted", "resumed", "finished"
+    ]
     t_ns: int
     utc: str
     key: str

@@ -17,7 +17,8 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,6 +34,7 @@ from perfbench.records import JournalEntry, Manifest, QualityRecord, Record, Sam
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _LENGTH = struct.Struct("<I")
+_INTERRUPTED = re.compile(r"\.interrupted-\d+\.parquet$")
 
 _RECORD_SCHEMA = pa.schema(
     [
@@ -196,6 +198,17 @@ class RunFolder:
         _write_table(path, pa.table({"offset_ns": pa.array(offsets_ns, pa.int64())}))
         return path
 
+    @contextmanager
+    def bodies_of(self, trial: str, bodies: Iterable[msgspec.Struct]) -> Iterator[Path]:
+        """The requests of a trial as JSONL, only while it runs: they follow from prompts.jsonl and the manifest."""
+        path = self.path / "requests" / f"{trial}.bodies.jsonl"
+        try:
+            with path.open("wb") as file:
+                file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
     def spool_path(self, trial: str, worker: int) -> Path:
         """Where a load worker spools raw exchanges while a trial runs (their form is load's own)."""
         return self.path / "requests" / f"{trial}.w{worker}.spool"
@@ -203,11 +216,16 @@ class RunFolder:
     def records_path(self, trial: str, worker: int) -> Path:
         return self.path / "requests" / f"{trial}.w{worker}.parquet"
 
-    def interrupted_path(self, spool: Path) -> Path:
-        """Where the records of a trial that was cut off go: kept, and left out of every number."""
-        stem = spool.name.removesuffix(".spool")
-        attempts = len(list(spool.parent.glob(f"{stem}.interrupted-*.parquet")))
-        return spool.with_name(f"{stem}.interrupted-{attempts + 1}.parquet")
+    def interrupted_path(self, path: Path) -> Path:
+        """Where the records of a trial that was cut off go (`path`: its spool or records): kept, and left out of every number."""
+        stem = path.name.removesuffix(".spool").removesuffix(".parquet")
+        attempts = sum(1 for file in path.parent.iterdir() if file.name.startswith(f"{stem}.interrupted-"))
+        return path.with_name(f"{stem}.interrupted-{attempts + 1}.parquet")
+
+    def records_of_trials_not_in(self, finished: Collection[str]) -> list[Path]:
+        """Records of trials that the journal does not name as finished: the run died between the last request and the journal's line."""
+        files = [file for file in (self.path / "requests").glob("*.parquet") if not _INTERRUPTED.search(file.name)]
+        return sorted(file for file in files if re.sub(r"\.w\d+\.parquet$", "", file.name) not in finished)
 
     def left_spools(self) -> list[Path]:
         """Spools of trials that were cut off."""
@@ -216,7 +234,7 @@ class RunFolder:
     def records(self, *, interrupted: bool = False) -> pl.LazyFrame:
         """All records, one row a request (DESIGN 7.1), of finished trials, or of the ones that were cut off."""
         files = sorted((self.path / "requests").glob("*.parquet"))
-        chosen = [file for file in files if bool(re.search(r"\.interrupted-\d+\.parquet$", file.name)) == interrupted]
+        chosen = [file for file in files if bool(_INTERRUPTED.search(file.name)) == interrupted]
         return _scan(chosen, _RECORD_SCHEMA)
 
     # -- telemetry

@@ -7,14 +7,16 @@ never on the variant. The order of variants alternates over repeats, so that dri
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from perfbench.load.trial import Body
-from perfbench.prompts import RenderedPrompt, request_body
+from perfbench.load.trial import Body, TrialSpec
+from perfbench.prompts import RenderedPrompt, request_body, request_path
 from perfbench.records import TrialPlan
+from perfbench.results import RunFolder
 from perfbench.scenario import Scenario, Stage
 from perfbench.variants import ServerPlan, variant_order
 
@@ -40,11 +42,14 @@ def plan_visits(servers: Sequence[ServerPlan], trials: Sequence[TrialPlan], *, s
     """Which servers run when. Side by side: one visit. Otherwise one server at a time, in alternating order over repeats: the
     server that ends a repeat begins the next one, so that it is not started again."""
     if side_by_side:
-        return [Visit(tuple(servers), tuple(trials))]
+        needed = {trial.variant for trial in trials}
+        return [Visit(tuple(server for server in servers if needed & set(server.variants)), tuple(trials))] if trials else []
     visits: list[Visit] = []
     for repeat in sorted({trial.repeat for trial in trials}):
         for server in variant_order(tuple(servers), repeat):
             mine = tuple(trial for trial in trials if trial.repeat == repeat and trial.variant in server.variants)
+            if not mine:
+                continue
             if visits and visits[-1].servers == (server,):
                 visits[-1] = Visit((server,), visits[-1].trials + mine)
             else:
@@ -81,3 +86,28 @@ def stage_of(trial: TrialPlan, scenario: Scenario) -> Stage:
 def left_to_do(trials: Sequence[TrialPlan], finished: Collection[str]) -> list[TrialPlan]:
     """Trials that the journal does not name as finished, in their order."""
     return [trial for trial in trials if trial.trial not in finished]
+
+
+def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: str, api_key_env: str | None, bodies_path: Path) -> TrialSpec:
+    """The order for the load process."""
+    stage = stage_of(trial, scenario)
+    closed = stage.arrival == "closed"
+    return TrialSpec(
+        trial=trial.trial,
+        variant=trial.variant,
+        url=url,
+        path=request_path(scenario.prompt),
+        api_key_env=api_key_env,
+        bodies_path=str(bodies_path),
+        arrival=stage.arrival,
+        concurrency=stage.concurrency,
+        schedule_path=None if closed else str(folder.schedule_path(trial.stage, trial.repeat)),
+        warmup_s=stage.warmup_s,
+        duration_s=stage.duration_s,
+        drain_s=stage.drain_s,
+        max_in_flight=stage.max_in_flight,
+        request_timeout_s=scenario.load.request_timeout_s,
+        keep_text=scenario.load.keep_text,
+        records_path=str(folder.records_path(trial.trial, 0)),
+        spool_path=str(folder.spool_path(trial.trial, 0)),
+    )

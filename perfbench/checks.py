@@ -1,0 +1,104 @@
+"""What is put to a server before it is driven, once per variant: the reference check, then the quality spot-check.
+
+Both ask whole answers while nothing else asks. What has been checked stands in the journal and is not asked again on resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from perfbench.prepare import Prepared
+from perfbench.quality.contamination import check_contamination
+from perfbench.quality.reference import Subject, ask_served, mismatch_error, reference_check
+from perfbench.quality.spot_check import spot_check
+from perfbench.records import ReferenceCheck
+from perfbench.results import RunFolder
+from perfbench.scenario import Scenario
+from perfbench.serve.together import RunningServer
+
+OnCount = Callable[[int, int], None]
+"""How many of how many are done."""
+
+_REFERENCE_CONCURRENCY = 4
+_REFERENCE_MAX_TOKENS = 64
+"""Enough to tell rounding from nonsense, and short enough that the reference scores them in seconds on a CPU."""
+
+
+def check_served_answers(folder: RunFolder, prepared: Prepared, servers: Sequence[RunningServer]) -> None:
+    """Let transformers score a few answers of every variant that these servers host and that has not been checked.
+
+    Raises ReferenceMismatchError with both texts when a variant answers what its own weights do not say.
+    """
+    subjects: list[Subject] = []
+    skipped: list[ReferenceCheck] = []
+    checked = folder.finished("reference_check")
+    for server in servers:
+        for variant, model in server.plan.served_names.items():
+            if variant in checked:
+                continue
+            subject = _subject(prepared, server, variant, model)
+            if isinstance(subject, str):
+                skipped.append(ReferenceCheck(variant=variant, verdict="skipped", reason=subject))
+            else:
+                subjects.append(subject)
+    found = [*skipped, *reference_check(subjects)]
+    for check in found:
+        folder.append_journal("reference_check", check.variant, check)
+    for check in found:
+        if check.verdict == "fail":
+            raise mismatch_error(check)
+
+
+def _subject(prepared: Prepared, server: RunningServer, variant: str, model: str) -> Subject | str:
+    """What the reference has to score, or why it cannot."""
+    quality = prepared.scenario.quality
+    wanted = quality.reference_prompts if quality is not None else 4
+    if server.plan.model_path is None:
+        return "an endpoint's weights are not here"
+    if wanted == 0:
+        return "`quality.reference_prompts` is 0"
+    prompts = (prepared.held_out.prompts if prepared.held_out else prepared.load_prompts)[:wanted]
+    answers = ask_served(
+        server.url, prompts, model=model, api_key_env=server.api_key_env, max_tokens=_REFERENCE_MAX_TOKENS,
+        concurrency=_REFERENCE_CONCURRENCY, timeout_s=prepared.scenario.load.request_timeout_s,
+    )  # fmt: skip
+    if not answers:
+        return "the server gives no token ids"
+    adapter = str(server.plan.lora) if server.plan.lora is not None and variant == "adapter" else None
+    trusted = prepared.scenario.models.trust_remote_code
+    return Subject(variant=variant, model_path=str(server.plan.model_path), adapter_path=adapter, answers=answers, trust_remote_code=trusted)
+
+
+def skip_reference_check(folder: RunFolder, variants: Collection[str]) -> None:
+    """Say aloud, in the journal and so in every report, that the user left the check out."""
+    for variant in variants:
+        folder.append_journal("reference_check", variant, ReferenceCheck(variant=variant, verdict="skipped", reason="--no-reference-check"))
+
+
+def check_held_out(folder: RunFolder, prepared: Prepared) -> frozenset[str] | None:
+    """Ids of held-out samples that also stand in the training data; None where the scenario names none. Asks no server."""
+    quality = prepared.scenario.quality
+    if quality is None or prepared.held_out is None:
+        return None
+    ids = [prompt.prompt_id for prompt in prepared.held_out.prompts]
+    contamination = check_contamination(quality, prepared.scenario.prompt, ids, prepared.held_out.rows)
+    if contamination is None:
+        return None
+    if "" not in folder.finished("contamination"):
+        folder.append_journal("contamination", data=contamination)
+    return contamination.flagged_ids
+
+
+def check_quality(
+    folder: RunFolder, prepared: Prepared, server: RunningServer, variant: str, contaminated: frozenset[str] | None, on_count: OnCount
+) -> None:
+    """Ask one variant the held-out samples, score and store them; nothing where that has been done, or where there are none."""
+    scenario: Scenario = prepared.scenario
+    if scenario.quality is None or prepared.held_out is None or variant in folder.finished("quality_finished"):
+        return
+    records = spot_check(
+        prepared.held_out, scenario.quality, scenario.decoding, variant=variant, url=server.url, model=server.plan.served_names[variant],
+        api_key_env=server.api_key_env, timeout_s=scenario.load.request_timeout_s, contaminated=contaminated, on_progress=on_count,
+    )  # fmt: skip
+    folder.write_quality(variant, records)
+    folder.append_journal("quality_finished", variant, {"n": len(records), "passed": sum(record.passed for record in records)})

@@ -1,0 +1,226 @@
+"""The main path, the rooms in order:
+
+    scenario -> prepare -> serve -> reference check -> quality -> load (sample runs beside it) -> analyse -> report
+
+Everything that can be wrong with the input has been found before the first server starts. Every finished part is in the journal before
+the next one begins, and `continue_run` does what the journal does not name. Whatever happens, servers are stopped and records are kept.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from perfbench.analyse.summarise import summarise
+from perfbench.checks import check_held_out, check_quality, check_served_answers, skip_reference_check
+from perfbench.errors import RunFolderError
+from perfbench.load.arrivals import schedule
+from perfbench.load.decode import recover_spool
+from perfbench.load.engine import LoadProcess
+from perfbench.load.messages import Progress
+from perfbench.manifest import check_unchanged, describe_run
+from perfbench.prepare import Prepared, prepare
+from perfbench.records import TrialPlan
+from perfbench.report.html import render_html
+from perfbench.report.markdown import render_markdown
+from perfbench.report.progress import RunProgress, trial_detail
+from perfbench.results import RunFolder, write_records
+from perfbench.sample import Sampler, SampleTarget
+from perfbench.scenario import Scenario
+from perfbench.serve.command import server_command, shell_line
+from perfbench.serve.together import RunningServer, all_started, server_for
+from perfbench.trials import Visit, left_to_do, plan_visits, stage_seed, trial_bodies, trial_spec
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one run needs."""
+
+    folder: RunFolder
+    prepared: Prepared
+    progress: RunProgress
+    check_reference: bool
+
+
+def run_scenario(scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True) -> RunFolder:
+    """Carry out a scenario in a new run folder under `parent`; returns the folder, with summary and reports in it."""
+    with RunProgress(quiet=quiet) as progress:
+        prepared = prepare(scenario, say=progress.phase)
+        folder = RunFolder.create(parent, scenario.name)
+        manifest = describe_run(
+            folder.path.name, scenario, scenario_file=scenario_file, command=sys.argv,
+            models=prepared.model_infos, trials=prepared.trials, hashes=prepared.hashes,
+        )  # fmt: skip
+        folder.write_manifest(manifest)
+        folder.write_prompts(prepared.load_prompts)
+        write_schedules(folder, scenario)
+        return _carry_out(_Run(folder, prepared, progress, check_reference))
+
+
+def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = True) -> RunFolder:
+    """Finish a run that was cut off: what the journal names as finished stays, everything else is done (again)."""
+    folder = RunFolder.open(path)
+    manifest = folder.manifest()
+    if folder.finished("finished"):
+        raise RunFolderError(f"{path} has finished; there is nothing to resume", hint="perfbench report renders it again")
+    with RunProgress(quiet=quiet) as progress:
+        prepared = prepare(Scenario.model_validate_json(msgspec.json.encode(manifest.scenario)), say=progress.phase)
+        check_unchanged(manifest, prepared.hashes)
+        keep_what_was_cut_off(folder)
+        folder.append_journal("resumed")
+        return _carry_out(_Run(folder, prepared, progress, check_reference))
+
+
+def _carry_out(run: _Run) -> RunFolder:
+    folder, prepared = run.folder, run.prepared
+    todo = left_to_do(prepared.trials, folder.finished("trial_finished"))
+    run.progress.phase(f"run {folder.path}: {len(todo)} trials")
+    try:
+        with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log") as load:
+            contaminated = check_held_out(folder, prepared)
+            for visit in plan_visits(prepared.servers, todo, side_by_side=prepared.scenario.serve.side_by_side):
+                _visit(run, visit, load, contaminated)
+    except KeyboardInterrupt:
+        keep_what_was_cut_off(folder)
+        folder.append_journal("interrupted")
+        raise
+    run.progress.phase("analyse and report")
+    analyse_and_report(folder)
+    folder.append_journal("finished")
+    return folder
+
+
+def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[str] | None) -> None:
+    """Some servers, from start to stop: check their answers, then drive their trials."""
+    folder, scenario, progress = run.folder, run.prepared.scenario, run.progress
+    names = ", ".join(plan.name for plan in visit.servers)
+    session = f"visit-{len(list(folder.path.glob('telemetry/*.parquet')))}"
+    planned = [
+        server_for(plan, scenario, log=folder.server_log(plan.name), on_wait=lambda elapsed_s, line: progress.update(line))
+        for plan in visit.servers
+    ]
+    # The sampler comes first: what the machine holds before a server starts is the baseline of what the server takes.
+    with Sampler(folder, session, [], scenario.telemetry) as sampler:
+        progress.phase(f"start {names}")
+        with all_started(planned) as servers:
+            for server in servers:
+                assert server.info is not None
+                folder.append_journal("server_ready", server.plan.name, server.info)
+                sampler.add_target(_sample_target(server))
+            _check_answers(run, servers, contaminated)
+            by_variant = {variant: server for server in servers for variant in server.plan.variants}
+            for trial in visit.trials:
+                progress.phase(f"load {trial.trial}")
+                _drive(run, trial, by_variant[trial.variant], load)
+            for server in servers:
+                sampler.remove_target(server.plan.name)
+            progress.phase(f"stop {names}")
+    folder.append_journal("not_measured", session, sampler.not_measured)
+
+
+def _check_answers(run: _Run, servers: Sequence[RunningServer], contaminated: frozenset[str] | None) -> None:
+    """Right before fast: the reference check, then the held-out samples, of every variant of these servers."""
+    variants = [variant for server in servers for variant in server.plan.variants]
+    if run.check_reference:
+        run.progress.phase(f"reference check of {', '.join(variants)}")
+        check_served_answers(run.folder, run.prepared, servers)
+    else:
+        skip_reference_check(run.folder, set(variants) - set(run.folder.finished("reference_check")))
+    for server in servers:
+        for variant in server.plan.variants:
+            run.progress.phase(f"quality of {variant}")
+            check_quality(run.folder, run.prepared, server, variant, contaminated, lambda done, of: run.progress.update(completed=done, total=of))
+
+
+def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess) -> None:
+    """One trial: its requests are written, driven and recorded; then the journal says so."""
+    folder, scenario = run.folder, run.prepared.scenario
+    # A cache salt of its own keeps a trial's prompts out of the prefix cache that an earlier trial has filled. It is vLLM's field.
+    salt = f"{folder.path.name}.{trial.trial}" if server.info is not None and server.info.engine_version is not None else None
+    bodies = trial_bodies(trial, scenario, run.prepared.load_prompts, model=server.plan.served_names[trial.variant], cache_salt=salt)
+
+    def show(report: Progress) -> None:
+        detail = trial_detail(
+            ok=report.ok, failed=report.failed, in_flight=report.in_flight, ttft_p50_s=report.ttft_p50_s, ttft_p95_s=report.ttft_p95_s
+        )
+        run.progress.update(detail, completed=report.elapsed_s, total=report.length_s)
+
+    with folder.bodies_of(trial.trial, bodies) as bodies_path:
+        outcome = load.run(trial_spec(trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path), show)
+    server.check()
+    folder.append_journal("trial_finished", trial.trial, outcome)
+
+
+def analyse_and_report(folder: RunFolder) -> None:
+    """Summary and reports from what lies in the folder: no server, no GPU, as often as one likes."""
+    folder.recover_telemetry()
+    summary, manifest = summarise(folder), folder.manifest()
+    folder.write_summary(summary)
+    folder.write_text("report.html", render_html(folder, summary, manifest))
+    folder.write_text("report.md", render_markdown(summary, manifest))
+
+
+def keep_what_was_cut_off(folder: RunFolder) -> None:
+    """Turn what killed processes left behind into records and samples: kept and readable, and left out of every number."""
+    folder.recover_telemetry()
+    finished = folder.finished("trial_finished")
+    for spool in folder.left_spools():
+        write_records(folder.interrupted_path(spool), recover_spool(spool))
+        spool.unlink()
+    for records in folder.records_of_trials_not_in(finished):
+        records.rename(folder.interrupted_path(records))
+
+
+def write_schedules(folder: RunFolder, scenario: Scenario) -> None:
+    """The arrival times of every open-loop stage and repeat, before anything is driven."""
+    for stage in scenario.load.stages:
+        if stage.arrival != "closed":
+            for repeat in range(scenario.load.repeats):
+                folder.write_schedule(stage.name, repeat, schedule(stage, stage_seed(stage, scenario, repeat)).tolist())
+
+
+def dry_run_lines(scenario: Scenario) -> list[str]:
+    """What `run` would start and drive, after every check that needs no server."""
+    from perfbench.serve.server import installed_vllm
+
+    prepared = prepare(scenario, say=lambda text: None)
+    build = installed_vllm()
+    lines = []
+    for plan in prepared.servers:
+        if plan.endpoint is not None:
+            lines.append(f"# {plan.name}: drive {plan.endpoint.url}")
+            continue
+        command = server_command(
+            plan, scenario.serve, port=8000, trust_remote_code=scenario.models.trust_remote_code, cpu_build=build is not None and build.cpu
+        )
+        lines += [f"# server {plan.name}, hosting {', '.join(plan.variants)} (a free port is chosen when it starts)", shell_line(command)]
+    driven_s = sum(stage.warmup_s + stage.duration_s for stage in scenario.load.stages) * scenario.load.repeats * len(scenario.variant_names)
+    return [*lines, f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load without drains and server starts"]
+
+
+def _sample_target(server: RunningServer) -> SampleTarget:
+    assert server.info is not None
+    return SampleTarget(
+        server=server.plan.name, root_pid=server.info.pid, metrics_url=f"{server.url}/metrics",
+        variants=list(server.plan.variants), api_key_env=server.api_key_env,
+    )  # fmt: skip
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl-C: drain, save, stop the servers."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
