@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import queue
 import secrets
@@ -174,6 +175,8 @@ class _Asker(threading.Thread):
         """Send one request and read its whole response; the connection is dropped after any failure."""
         try:
             self._open()
+            if self._stopped:  # asked after connecting: either `stop` sees the socket, or this sees the flag
+                raise ConnectionAbortedError("stopped")
             self._connection.request("POST", self._work.path, body, {**self._work.headers, "X-Request-Id": f"quality-{secrets.token_hex(8)}"})
             response = self._connection.getresponse()
             content = response.read()
@@ -207,9 +210,9 @@ def _short(content: bytes) -> str:
     """An error body in one line: the OpenAI-style message where there is one."""
     text = content.decode("utf-8", "replace")
     try:
-        body = msgspec.json.decode(content)
+        body = json.loads(content)
         text = str(body["error"]["message"] if "error" in body else body["message"])
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         pass
     return " ".join(text.split())[:300]
 
@@ -217,7 +220,7 @@ def _short(content: bytes) -> str:
 def _answer(prompt_id: str, content: bytes) -> Answer:
     """Read an OpenAI-style response; vLLM puts the prompt's tokens on the choice (completions) or at the top (chat)."""
     try:
-        body = msgspec.json.decode(content)
+        body = json.loads(content)  # not msgspec: it refuses a lone surrogate, which a model may well write
         choice = body["choices"][0]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
         usage = body.get("usage") or {}
@@ -230,7 +233,7 @@ def _answer(prompt_id: str, content: bytes) -> Answer:
             prompt_token_ids=choice.get("prompt_token_ids") or body.get("prompt_token_ids"),
             token_ids=choice.get("token_ids"),
         )
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise _RequestError("protocol", f"the answer is no chat or text completion: {_short(content)}") from None
 
 

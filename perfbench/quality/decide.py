@@ -75,9 +75,10 @@ def decide(base: Sequence[QualityRecord] | None, records: Sequence[QualityRecord
     task, metric, known = quality.task.task, deciding_metric(quality), known_labels_of(quality, records)
     clean = [record for record in records if not record.contaminated]
     flagged = len(records) - len(clean)
-    without = estimates(clean, task, known) if records and all(record.contaminated is not None for record in records) else None
     metrics = estimates(records, task, known)
-    ruling = _rule(base, clean, (metrics if not flagged else without or {}).get(metric), quality, known)
+    cleaned = estimates(clean, task, known) if flagged else metrics
+    without = cleaned if records and all(record.contaminated is not None for record in records) else None
+    ruling = _rule(base, clean, cleaned.get(metric), quality, known)
     note = f"; {flagged} of {len(records)} samples also stand in the training text and are left out of the verdict" if flagged else ""
     held_against = base if base is not None and records and records[0].variant != "base" and not not_comparable(base, records) else None
     return QualitySummary(

@@ -1,7 +1,7 @@
 """Intervals and tests for shares and for paired differences. Pure functions over numbers.
 
 wilson: one share. tango, newcombe: difference of two paired shares. mcnemar_p: exact test of the same. paired_means: difference of
-two paired means (BCa bootstrap). weighted_bootstrap: any statistic of the whole set (macro-F1), as a function of sample weights.
+two paired means (BCa bootstrap). weighted_bootstrap: statistics of the whole set (macro-F1), as functions of sample weights.
 n_to_decide: how many samples would settle a non-inferiority question.
 
 Differences are `variant - base`. b counts the samples that only base passes, c those that only the variant passes, n all of them.
@@ -132,22 +132,31 @@ def mean_interval(values: Array, level: float = 0.95) -> Interval:
     return min(low, mean), max(high, mean)
 
 
-def weighted_bootstrap(statistic: Callable[[Array], Array], n: int, value: float, level: float = 0.95) -> Interval:
-    """Percentile bootstrap of a statistic of the whole set. `statistic` takes weights (resamples x n: how often each sample was
-    drawn) and returns one value for each resample; both variants of a pair are drawn together. `value` is the estimate itself.
+def weighted_bootstrap(statistics: Callable[[Array], Array], n: int, values: Array, level: float = 0.95) -> list[Interval]:
+    """Percentile bootstrap of statistics of the whole set, one interval for each.
 
-    Where every resample gives the same value, the interval is widened as in `mean_interval`.
+    `statistics` takes weights (resamples x n: how often each sample was drawn) and returns resamples x m; both variants of a pair are
+    drawn together. `values` are the m estimates themselves. Where every resample gives the same value, the interval is widened as in
+    `mean_interval`.
     """
     random = np.random.default_rng(_SEED)
     size = max(1, _CELLS // max(1, n))
-    drawn = [statistic(random.multinomial(n, np.full(n, 1 / n), size=min(size, RESAMPLES - at)).astype(float)) for at in range(0, RESAMPLES, size)]
-    values = np.concatenate(drawn)
-    if np.ptp(values) < 1e-12:
-        z = normal_quantile(level)
-        unseen = z * z / (n + z * z)
-        return value - unseen, value + unseen
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return min(float(low), value), max(float(high), value)
+    drawn = np.concatenate([statistics(_weights(random, min(size, RESAMPLES - at), n)) for at in range(0, RESAMPLES, size)])
+    z = normal_quantile(level)
+    unseen = z * z / (n + z * z)
+    intervals: list[Interval] = []
+    for column, value in zip(drawn.T, values.tolist(), strict=True):
+        if np.ptp(column) < 1e-12:
+            intervals.append((value - unseen, value + unseen))
+            continue
+        low, high = np.quantile(column, [(1 - level) / 2, (1 + level) / 2])
+        intervals.append((min(float(low), value), max(float(high), value)))
+    return intervals
+
+
+def _weights(random: np.random.Generator, resamples: int, n: int) -> Array:
+    drawn = random.integers(0, n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
 
 
 def n_to_decide(difference: float, variance: float, margin: float) -> int | None:

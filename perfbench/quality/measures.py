@@ -15,13 +15,15 @@ import msgspec
 import numpy as np
 
 from perfbench.quality import classification
-from perfbench.quality.intervals import Array, Interval, as_floats, mean_interval, share_variance, tango, weighted_bootstrap, wilson
+from perfbench.quality.intervals import Array, Interval, as_floats, mean_interval, normal_quantile, share_variance, tango, weighted_bootstrap, wilson
 from perfbench.records import Estimate, QualityRecord
 from perfbench.scenario.model import Classification, Quality
 
 SHARES = ("accuracy", "exact_match", "json_validity", "schema_validity")
 
-Statistic = Callable[[Array], Array]
+CLASS_METRICS = ("macro_precision", "macro_recall", "macro_f1", "micro_precision", "micro_recall", "micro_f1")
+
+Statistics = Callable[[Array], Array]
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +56,12 @@ def estimates(records: Sequence[QualityRecord], task: str, known: Sequence[str])
         found[name] = Estimate(value=float(values.mean()), ci95_low=low, ci95_high=high)
     if task == "classification":
         expected, predicted = _expected(records), predictions(records, known)
-        statistics = class_statistics(expected, predicted, known)
-        for name, value in classification.corpus_metrics(expected, predicted, known).items():
-            if name not in found:
-                low, high = _within_0_1(weighted_bootstrap(statistics[name], len(records), value))
-                found[name] = Estimate(value=value, ci95_low=low, ci95_high=high)
+        values_of = classification.corpus_metrics(expected, predicted, known)
+        whole = as_floats([values_of[name] for name in CLASS_METRICS])
+        intervals = weighted_bootstrap(class_statistics(expected, predicted, known), len(records), whole)
+        for name, value, interval in zip(CLASS_METRICS, whole.tolist(), intervals, strict=True):
+            low, high = _within_0_1(interval)
+            found[name] = Estimate(value=value, ci95_low=low, ci95_high=high)
     return found
 
 
@@ -85,47 +88,40 @@ def paired_difference(base: Sequence[QualityRecord], records: Sequence[QualityRe
 
 
 def _paired_statistic(left: Sequence[QualityRecord], right: Sequence[QualityRecord], metric: str, known: Sequence[str]) -> Paired:
-    expected = _expected(left)
-    before = class_statistics(expected, predictions(left, known), known)[metric]
-    after = class_statistics(expected, predictions(right, known), known)[metric]
+    expected, column = _expected(left), CLASS_METRICS.index(metric)
+    before = class_statistics(expected, predictions(left, known), known)
+    after = class_statistics(expected, predictions(right, known), known)
     n = len(left)
-    whole = np.ones((1, n))
 
     def difference(weights: Array) -> Array:
-        return after(weights) - before(weights)
+        return (after(weights) - before(weights))[:, [column]]
 
-    value = float(difference(whole)[0])
-    ci95, ci90 = weighted_bootstrap(difference, n, value), weighted_bootstrap(difference, n, value, 0.90)
-    standard_error = (ci95[1] - ci95[0]) / (2 * 1.959964)
-    return Paired(value=value, ci95=ci95, ci90=ci90, variance=n * standard_error**2)
+    values = difference(np.ones((1, n)))[0]
+    (ci95,), (ci90,) = weighted_bootstrap(difference, n, values), weighted_bootstrap(difference, n, values, 0.90)
+    standard_error = (ci95[1] - ci95[0]) / (2 * normal_quantile(0.95))
+    return Paired(value=float(values[0]), ci95=ci95, ci90=ci90, variance=n * standard_error**2)
 
 
-def class_statistics(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str]) -> dict[str, Statistic]:
-    """macro_/micro_ precision, recall, f1 as functions of sample weights (resamples x n). With all weights 1 they are scikit-learn's.
+def class_statistics(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str]) -> Statistics:
+    """CLASS_METRICS as a function of sample weights (resamples x n -> resamples x 6). With all weights 1 they are scikit-learn's.
 
     A class that a resample draws no expected sample of is left out of that resample's macro mean: its recall is undefined.
     """
-    over = {"macro": sorted(set(expected)), "micro": list(known)}
-    statistics: dict[str, Statistic] = {}
-    for average, classes in over.items():
-        truth = as_floats([[label == name for name in classes] for label in expected]).reshape(len(expected), len(classes))
-        guess = as_floats([[label == name for name in classes] for label in predicted]).reshape(len(expected), len(classes))
-        for name in ("precision", "recall", "f1"):
-            statistics[f"{average}_{name}"] = _class_statistic(truth, guess, name, macro=average == "macro")
-    return statistics
+    labels = sorted({*known, *expected})
+    truth, guess = (as_floats([[label == name for name in labels] for label in column]).reshape(len(expected), -1) for column in (expected, predicted))
 
-
-def _class_statistic(truth: Array, guess: Array, name: str, *, macro: bool) -> Statistic:
-    def value(weights: Array) -> Array:
+    def values(weights: Array) -> Array:
         hits, wanted, given = weights @ (truth * guess), weights @ truth, weights @ guess
-        if not macro:
-            hits, wanted, given = (counts.sum(axis=1, keepdims=True) for counts in (hits, wanted, given))
-        top, bottom = {"precision": (hits, given), "recall": (hits, wanted), "f1": (2 * hits, wanted + given)}[name]
-        ratio = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
         drawn = (wanted > 0).astype(float)
-        return as_floats((ratio * drawn).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1.0))
+        macro = [(ratio * drawn).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1.0) for ratio in _ratios(hits, wanted, given)]
+        return np.column_stack([*macro, *_ratios(hits.sum(axis=1), wanted.sum(axis=1), given.sum(axis=1))])
 
-    return value
+    return values
+
+
+def _ratios(hits: Array, wanted: Array, given: Array) -> list[Array]:
+    """Precision, recall and F1; nothing out of nothing is 0."""
+    return [np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0) for top, bottom in ((hits, given), (hits, wanted), (2 * hits, wanted + given))]
 
 
 def predictions(records: Sequence[QualityRecord], known: Sequence[str]) -> list[str]:

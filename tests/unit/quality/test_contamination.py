@@ -1,0 +1,125 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rapidfuzz import fuzz
+
+from perfbench.errors import ScenarioError
+from perfbench.quality.contamination import check_contamination, find_contamination, normalise_text
+from perfbench.scenario.model import Classification, Data, Prompt, Quality
+
+LONG = "the quick brown fox jumps over the lazy dog while the old grey cat sleeps in the warm afternoon sun"
+
+
+def test_normalisation_by_hand() -> None:
+    assert normalise_text("  Turn ON, the\tlights!!  ") == "turn on the lights"
+    assert normalise_text("\ufb01ne \u2014 \u201cStra\u00dfe\u201d") == "fine strasse"
+    assert normalise_text("?!...") == ""
+    assert normalise_text("\u0915\u093f\u0924\u093e\u092c") == "\u0915\u093f\u0924\u093e\u092c"  # vowel signs are marks, not punctuation
+    assert normalise_text("3 + 4") != normalise_text("3 < 4")
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise_text(text)
+    assert normalise_text(once) == once
+    assert once == once.strip()
+    assert "  " not in once
+
+
+def test_planted_copies_are_found_and_nothing_else() -> None:
+    training = ["How do I reset my PIN?", f"{LONG} and then it rains", "My card has not arrived yet, what now?", "Nothing to do with it"]
+    samples = {
+        "exact": "how do i reset my pin",
+        "ngram": f"Once upon a time, {LONG}, said the storyteller who had seen it all, and everybody laughed at the thought",
+        "fuzzy": "My card has not arrived yet; what next?",
+        "clean": "Where can I withdraw cash abroad?",
+        "empty": "?!",
+    }
+    found = find_contamination(list(samples), list(samples.values()), training)
+    assert found.flagged_ids == {"exact"}
+    assert [(match.sample_id, match.training_row) for match in found.exact] == [("exact", 0)]
+    assert [(match.sample_id, match.training_row, match.training_text) for match in found.ngram] == [("ngram", 1, training[1])]
+    assert [(match.sample_id, match.training_row) for match in found.fuzzy] == [("fuzzy", 2)]
+    assert (found.fuzzy[0].ratio or 0) == pytest.approx(fuzz.ratio(normalise_text(samples["fuzzy"]), normalise_text(training[2])))
+    assert found.warned_ids == {"ngram", "fuzzy"}
+    assert (found.samples, found.training_rows) == (5, 4)
+
+
+@pytest.mark.parametrize(("shared", "hit"), [(12, False), (13, True)])
+def test_thirteen_words_in_a_row_and_not_twelve(shared: int, hit: bool) -> None:
+    words = [f"w{n}" for n in range(shared)]
+    sample = " ".join(["a1", "a2", "a3", *words, *(f"b{n}" for n in range(30))])
+    training = " ".join([*(f"c{n}" for n in range(30)), *words, "d1"])
+    found = find_contamination(["s"], [sample], [training])
+    assert bool(found.ngram) == hit
+    assert not found.fuzzy
+
+
+def test_thirteen_words_across_two_rows_do_not_count() -> None:
+    words = [f"w{n}" for n in range(13)]
+    found = find_contamination(["s"], [" ".join(words)], [" ".join(words[:6]), " ".join(words[6:])])
+    assert not found.ngram
+
+
+def test_fuzzy_finds_what_comparing_everything_finds() -> None:
+    """The blocking may miss a near copy; on sentences with typing errors it must find nearly all, and never invent one."""
+    generator = random.Random(1)
+    words = ["".join(generator.choices("abcdefghijklmnoprstu", k=generator.randint(3, 9))) for _ in range(600)]
+    training = [" ".join(generator.choices(words, k=generator.randint(5, 11))) for _ in range(800)]
+    samples = []
+    for number in range(200):
+        text = list(generator.choice(training) if number % 2 else " ".join(generator.choices(words, k=8)))
+        for _ in range(generator.randint(1, 3)):
+            text[generator.randrange(len(text))] = generator.choice("abcdefghij ")
+        samples.append("".join(text))
+    found = find_contamination([str(number) for number in range(200)], samples, training)
+    near = {str(n) for n, sample in enumerate(samples) if any(fuzz.ratio(normalise_text(sample), text) >= 90 for text in training)}
+    got = {match.sample_id for match in (*found.exact, *found.ngram, *found.fuzzy)}
+    assert got <= near
+    assert len(near) > 60
+    assert len(got) >= 0.97 * len(near)
+
+
+@given(st.lists(st.text(max_size=30), max_size=6), st.lists(st.text(max_size=30), max_size=6))
+def test_exact_is_set_membership_whatever_the_texts(samples: list[str], training: list[str]) -> None:
+    found = find_contamination([str(n) for n in range(len(samples))], samples, training)
+    known = {normalise_text(text) for text in training} - {""}
+    assert found.flagged_ids == {str(n) for n, text in enumerate(samples) if normalise_text(text) in known}
+    assert not found.flagged_ids & found.warned_ids
+
+
+def quality(tmp_path: Path, rows: list[dict[str, object]], training: list[dict[str, object]] | None, column: str | None = None) -> Quality:
+    for name, content in (("eval.jsonl", rows), ("train.jsonl", training or [])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    task = Classification(task="classification", expected="label")
+    train = None if training is None else Data(path=str(tmp_path / "train.jsonl"))
+    return Quality(data=Data(path=str(tmp_path / "eval.jsonl")), task=task, margin=0.05, train_data=train, train_column=column)
+
+
+ROWS: list[dict[str, object]] = [{"text": "Where is my card?", "label": "a"}, {"text": "Close my account", "label": "b"}]
+PROMPT = Prompt(system="You are a bank's assistant and answer with exactly one word and nothing else, whatever the customer says", user="Customer: {{ text }}")
+
+
+def test_only_what_the_row_brings_is_compared_not_the_template(tmp_path: Path) -> None:
+    block = quality(tmp_path, ROWS, [{"text": "where is my card"}, {"text": "Where is my new phone?"}])
+    found = check_contamination(block, PROMPT, ["0", "1"], ROWS)
+    assert found is not None
+    assert found.flagged_ids == {"0"}
+    assert found.warned_ids == set()
+
+
+def test_a_training_column_is_compared_with_the_same_column_or_with_the_prompt(tmp_path: Path) -> None:
+    block = quality(tmp_path, ROWS, [{"utterance": "CLOSE my account."}], "utterance")
+    found = check_contamination(block, PROMPT, ["0", "1"], ROWS)
+    assert found is not None
+    assert found.flagged_ids == {"1"}
+
+
+def test_no_training_data_is_unknown_and_lacking_columns_are_said(tmp_path: Path) -> None:
+    assert check_contamination(quality(tmp_path, ROWS, None), PROMPT, ["0", "1"], ROWS) is None
+    with pytest.raises(ScenarioError, match=r"row 0 of .*train.jsonl lacks text"):
+        check_contamination(quality(tmp_path, ROWS, [{"utterance": "x"}]), PROMPT, ["0", "1"], ROWS)

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from perfbench.errors import ScenarioError
+from perfbench.quality.tasks import check_quality, make_scorer
+from perfbench.scenario.model import Classification, Data, Extraction, Quality, QualityTask
+
+
+def block(tmp_path: Path, rows: list[dict[str, object]], task: QualityTask, **more: object) -> Quality:
+    path = tmp_path / "eval.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Quality.model_validate({"data": Data(path=str(path)), "task": task, "margin": 0.05, **more})
+
+
+def sentence(quality: Quality) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        check_quality(quality, "bank.yaml")
+    assert caught.value.message.startswith("bank.yaml: ")
+    return caught.value.message
+
+
+def test_a_good_block_passes_and_scores(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"q": "a", "label": "Yes"}, {"q": "b", "label": "No"}]
+    quality = block(tmp_path, rows, Classification(task="classification", expected="label"))
+    check_quality(quality)
+    scorer = make_scorer(quality, rows)
+    assert scorer.expected == ["Yes", "No"]
+    assert scorer.score(1, "no.", "stop").passed
+    assert not scorer.score(0, "no.", "stop").passed
+
+
+def test_expected_objects_may_be_text_and_are_kept_in_one_notation(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"want": '{"b": 1, "a": 2}'}, {"want": {"a": 1}}]
+    quality = block(tmp_path, rows, Extraction(task="extraction", expected="want"))
+    scorer = make_scorer(quality, rows)
+    assert scorer.expected == ['{"a":2,"b":1}', '{"a":1}']
+    assert scorer.score(0, '{"a": 2, "b": 1}', "stop").passed
+    assert "schema_validity" not in scorer.score(0, "{}", "stop").scores
+
+
+def test_a_missing_column_is_named_with_the_rows_and_what_they_have(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"q": "a", "label": "x"}, {"q": "b"}, {"q": "c"}]
+    said = sentence(block(tmp_path, rows, Classification(task="classification", expected="label")))
+    assert "quality.task.expected: 2 rows (1, 2)" in said
+    assert "lack column `label`; they have q" in said
+
+
+def test_labels_that_are_unknown_or_cannot_be_told_apart(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"label": "x"}, {"label": "z"}]
+    said = sentence(block(tmp_path, rows, Classification(task="classification", expected="label", labels=("x", "X"))))
+    assert "`z` expected in the data and not listed" in said
+    assert "`x` and `X` differ only in case" in said
+
+
+def test_an_expected_value_that_is_no_object(tmp_path: Path) -> None:
+    said = sentence(block(tmp_path, [{"want": "{broken"}, {"want": 3}], Extraction(task="extraction", expected="want")))
+    assert "row 0, column `want`: expected a JSON object" in said
+    assert "row 1, column `want`" in said
+
+
+def test_a_broken_schema_and_expected_objects_that_do_not_meet_it(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "required": ["a"]}')
+    task = Extraction(task="extraction", expected="want", json_schema=str(schema))
+    said = sentence(block(tmp_path, [{"want": {"a": 1}}, {"want": {"b": 1}}], task))
+    assert "1 expected objects do not meet it, row 1: 'a' is a required property" in said
+    schema.write_text("{")
+    assert "is not JSON" in sentence(block(tmp_path, [{"want": {"a": 1}}], task))
+
+
+def test_many_bad_rows_do_not_fill_the_screen(tmp_path: Path) -> None:
+    said = sentence(block(tmp_path, [{"label": None}] * 40, Classification(task="classification", expected="label")))
+    assert said.count("expected a label") == 5
+    assert "and 35 rows more" in said
+
+
+def test_the_training_column(tmp_path: Path) -> None:
+    task = Classification(task="classification", expected="label")
+    said = sentence(block(tmp_path, [{"label": "x"}], task, train_column="text"))
+    assert "no `quality.train_data`" in said
+    train = tmp_path / "train.jsonl"
+    train.write_text('{"text": "a"}\n{"other": "b"}\n')
+    said = sentence(block(tmp_path, [{"label": "x"}], task, train_column="text", train_data=Data(path=str(train))))
+    assert "quality.train_column: row 1 of" in said
+    assert "they have other" in said
