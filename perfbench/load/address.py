@@ -23,6 +23,8 @@ class Address:
 
 def resolve(url: str) -> Address:
     """Take `url` apart and resolve its host; raises LoadError for what cannot be driven."""
+    if not url.isascii() or not url.isprintable():
+        raise LoadError(f"{url!r} is not a URL of printable ASCII characters; write an international host name in its xn-- form")
     try:
         parts = urlsplit(url)
         port = parts.port or 80

@@ -224,7 +224,7 @@ static void add_choice_event(Conn *c, int first, int count, const char *finish) 
     char json[8192], token[40], usage[200] = "";
     add_text(&text, "");
     for (int k = first; k < first + count; k++) { token_text(token, sizeof token, k); add_text(&text, token); }
-    if (s->usage_each) { usage[0] = ','; usage_text(usage + 1, sizeof usage - 1, s, first + count); }
+    if (s->usage_each) { usage[0] = ','; usage_text(usage + 1, sizeof usage - 1, s, first < 0 ? 0 : first + count); }
     const char *field = count && first < s->reasoning ? "reasoning_content" : "content";
     int at = snprintf(json, sizeof json, "{\"id\":\"%.120s\",\"object\":\"%s\",\"created\":1,\"model\":\"%s\",\"choices\":[{\"index\":0,", c->id,
                       s->chat ? "chat.completion.chunk" : "text_completion", s->model);

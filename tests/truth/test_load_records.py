@@ -1,0 +1,144 @@
+"""Every field of a record against a server whose timings and answers are known, for every way of cutting an answer into pieces."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.truth.conftest import Drive, Driven, request_body, text_of
+
+MEDIAN_BOUND_NS = 1_000_000
+"""A correct stamp is about 0.02 ms after the server's own on an idle machine; this leaves room for a busy one in the median."""
+
+
+def assert_stamps_are_the_servers(driven: Driven) -> None:
+    """Chunk by chunk: never before the server sent it, and in the median right after."""
+    late_ns = []
+    for record in driven.records:
+        sent_by_server = driven.answers[record.request_id].chunks
+        assert len(record.chunk_ns) == len(sent_by_server)
+        late_ns += [ours - theirs for ours, theirs in zip(record.chunk_ns, sent_by_server, strict=True)]
+    assert min(late_ns) > -50_000  # the offset between the two clocks is known to far better than this
+    assert statistics.median(late_ns) < MEDIAN_BOUND_NS
+
+
+def test_every_field_of_a_streamed_chat_answer(drive: Drive) -> None:
+    driven = drive([request_body(ttft_ms=30, gap_ms=10, tokens=6, prompt_tokens=11, cached_tokens=4)], offsets_s=[0.0])
+    (record,) = driven.records
+    answer = driven.answers[record.request_id]
+    assert record.request_id.startswith("adapter.closed.r0-")
+    assert (record.trial, record.variant, record.worker, record.prompt_id) == ("adapter.closed.r0", "adapter", 0, "p0")
+    assert (record.status, record.error, record.error_message, record.http_status, record.finish_reason) == ("ok", None, None, 200, "stop")
+    assert (record.prompt_tokens, record.output_tokens, record.cached_tokens, record.chunk_tokens) == (11, 6, 4, None)
+    assert record.output_text == text_of(6)
+    assert (record.first_token_ns, record.last_token_ns) == (record.chunk_ns[0], record.chunk_ns[-1])
+    assert record.scheduled_ns == driven.outcome.started_ns
+    assert record.scheduled_ns <= record.sent_ns <= answer.received_ns
+    assert record.last_token_ns <= record.end_ns
+    assert (record.stamp, record.coalesced_reads) == ("kernel", 0)
+    assert_stamps_are_the_servers(driven)
+    ttft_s = (record.first_token_ns - record.sent_ns) / 1e9
+    gaps_s = [(later - earlier) / 1e9 for earlier, later in zip(record.chunk_ns, record.chunk_ns[1:], strict=False)]
+    assert ttft_s == pytest.approx(0.030, abs=0.015)
+    assert statistics.median(gaps_s) == pytest.approx(0.010, abs=0.002)
+
+
+@pytest.mark.parametrize("split", ["byte", "half", "utf8", "chunk"])
+@pytest.mark.parametrize("eol", ["lf", "crlf"])
+def test_events_cut_anywhere_have_the_time_of_their_last_byte(drive: Drive, split: str, eol: str) -> None:
+    driven = drive([request_body(ttft_ms=10, gap_ms=2, tokens=4, split=split, eol=eol, split_us=200)], offsets_s=[0.0])
+    (record,) = driven.records
+    assert (record.status, record.output_text, record.output_tokens) == ("ok", text_of(4), 4)
+    assert_stamps_are_the_servers(driven)
+
+
+def test_several_tokens_in_a_chunk(drive: Drive) -> None:
+    (record,) = drive([request_body(ttft_ms=5, gap_ms=5, tokens=10, per_chunk=4, usage_each=1)], offsets_s=[0.0]).records
+    assert (len(record.chunk_ns), record.chunk_tokens, record.output_tokens, record.output_text) == (3, [4, 4, 2], 10, text_of(10))
+
+
+def test_several_events_in_a_segment_are_counted(drive: Drive) -> None:
+    driven = drive([request_body(ttft_ms=5, gap_ms=5, tokens=8, events_per_write=4)], offsets_s=[0.0])
+    (record,) = driven.records
+    assert len(record.chunk_ns) == 8
+    assert len(set(record.chunk_ns)) == 2
+    assert record.coalesced_reads == 2
+    assert_stamps_are_the_servers(driven)
+
+
+def test_a_role_only_chunk_is_not_a_token_and_the_usage_chunk_does_not_move_the_end(drive: Drive) -> None:
+    (record,) = drive([request_body(ttft_ms=60, gap_ms=5, tokens=3, role_ms=0, usage_delay_ms=80)], offsets_s=[0.0]).records
+    assert (record.first_token_ns - record.sent_ns) / 1e6 >= 59
+    assert (record.last_token_ns - record.first_token_ns) / 1e6 < 50
+    assert (record.end_ns - record.last_token_ns) / 1e6 >= 79
+    assert len(record.chunk_ns) == 3
+
+
+def test_reasoning_counts_as_tokens(drive: Drive) -> None:
+    (record,) = drive([request_body(ttft_ms=5, gap_ms=2, tokens=5, reasoning=3)], offsets_s=[0.0]).records
+    assert (len(record.chunk_ns), record.output_text) == (5, text_of(5, first=3))
+
+
+def test_no_usage_leaves_tokens_unknown(drive: Drive) -> None:
+    (record,) = drive([request_body(ttft_ms=5, gap_ms=2, tokens=3, fault="no_usage")], offsets_s=[0.0]).records
+    assert (record.status, record.prompt_tokens, record.output_tokens) == ("ok", None, None)
+
+
+def test_completions_and_text_left_out(drive: Drive) -> None:
+    (record,) = drive([request_body(ttft_ms=5, gap_ms=2, tokens=3)], offsets_s=[0.0], path="/v1/completions", keep_text=False).records
+    assert (record.status, len(record.chunk_ns), record.finish_reason, record.output_text) == ("ok", 3, "stop", None)
+
+
+def test_a_plain_json_answer(drive: Drive) -> None:
+    (record,) = drive([request_body(stream=False, ttft_ms=20, gap_ms=5, tokens=5)], offsets_s=[0.0]).records
+    assert (record.status, record.output_text, record.output_tokens, record.finish_reason) == ("ok", text_of(5), 5, "stop")
+    assert (record.first_token_ns, record.chunk_ns, record.last_token_ns) == (None, [], record.end_ns)
+    assert (record.last_token_ns - record.sent_ns) / 1e6 >= 40
+
+
+@pytest.mark.parametrize("truth", [{"framing": "eof"}, {"close": "header"}, {"close": "idle"}])
+def test_a_server_that_closes_is_connected_to_again(drive: Drive, truth: dict[str, Any]) -> None:
+    bodies = [request_body(ttft_ms=5, gap_ms=1, tokens=3, **truth)]
+    driven = drive(bodies, offsets_s=[0.0, 0.1, 0.2], duration_s=0.3)
+    assert [(record.status, record.output_text) for record in driven.records] == [("ok", text_of(3))] * 3
+    assert len({answer.connection for answer in driven.answers.values()}) == 3
+
+
+def test_kept_connections_are_used_again(drive: Drive) -> None:
+    driven = drive([request_body(ttft_ms=2, gap_ms=1, tokens=3)], concurrency=3, duration_s=0.3)
+    assert driven.outcome.requests_ok == len(driven.records) > 30
+    assert len({answer.connection for answer in driven.answers.values()}) == 3
+
+
+def test_requests_are_paired_by_number_and_ids_are_unique(drive: Drive) -> None:
+    driven = drive([request_body(ttft_ms=1, gap_ms=0, tokens=1 + number) for number in range(3)], duration_s=0.1)
+    numbers = {int(record.request_id.rpartition("-")[2]): record for record in driven.records}
+    assert sorted(numbers) == list(range(len(driven.records)))
+    assert all((record.prompt_id, record.output_tokens) == (f"p{number % 3}", 1 + number % 3) for number, record in numbers.items())
+
+
+def test_a_large_request_is_sent_whole(drive: Drive) -> None:
+    body = request_body(ttft_ms=1, gap_ms=1, tokens=2)
+    body["messages"][0]["content"] = "ü" * 3_000_000
+    (record,) = drive([body], offsets_s=[0.0]).records
+    assert (record.status, record.output_text) == ("ok", text_of(2))
+
+
+def test_kernel_and_clock_are_reported(drive: Drive) -> None:
+    outcome = drive([request_body(ttft_ms=2, gap_ms=1, tokens=3)], concurrency=2, warmup_s=0.1, duration_s=0.4).outcome
+    assert outcome.stamp == "kernel"
+    assert outcome.gc_collections == 0
+    assert outcome.measure_from_ns - outcome.started_ns == 100_000_000
+    assert outcome.measure_until_ns - outcome.measure_from_ns == 400_000_000
+    assert 0 < outcome.client_cpu_s < 0.5
+    assert 0 < outcome.loop_lag_max_s < 1
+    assert outcome.clock_step_max_s < 0.01
+
+
+def test_the_key_is_sent_and_never_stored(drive: Drive, tmp_path: Path) -> None:
+    """Needs no variable of ours: PATH stands in for a key, and the server says whether it saw an Authorization header."""
+    driven = drive([request_body(fault="http401")], offsets_s=[0.0], api_key_env="HOME")
+    assert driven.records[0].error_message == "HTTP 401: refused with 401 as asked"
