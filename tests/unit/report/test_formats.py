@@ -10,8 +10,8 @@ from perfbench.report import formats
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "—"), (0.0, "0 s"), (0.15334, "153 ms"), (1.5334, "1.53 s"), (0.0015334, "1.53 ms"), (0.000087, "87.0 µs"), (123.4, "123 s"), (1234.5, "1,234 s"),
-        (-0.0123, "-12.3 ms"),
+        (None, "—"), (0.0, "0 s"), (0.15334, "153 ms"), (1.5334, "1.53 s"), (0.0015334, "1.53 ms"), (0.000087, "87.0 µs"), (123.4, "123 s"),
+        (1234.5, "1,234 s"), (-0.0123, "-12.3 ms"),
         (0.9994, "999 ms"), (0.9996, "1.00 s"), (9.996, "10.0 s"), (0.0009994, "999 µs"), (0.0009996, "1.00 ms"),
     ],
 )  # fmt: skip
@@ -36,8 +36,8 @@ def test_bytes(value: int | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
-        (None, "s", "—"), (0.5, "share", "50.0 %"), (12.34, "tokens/s", "12.3 tok/s"), (4.0, "1/s", "4.00 /s"), (2.5, "J", "2.50 J"), (46592.0, "tokens", "46,592 tokens"),
-        (1.5, "", "1.50"), (0.002, "USD", "$0.00200"),
+        (None, "s", "—"), (0.5, "share", "50.0 %"), (12.34, "tokens/s", "12.3 tok/s"), (4.0, "1/s", "4.00 /s"), (2.5, "J", "2.50 J"),
+        (46592.0, "tokens", "46,592 tokens"), (1.5, "", "1.50"), (0.002, "USD", "$0.00200"),
     ],
 )  # fmt: skip
 def test_quantity_takes_the_form_of_its_unit(value: float | None, unit: str, text: str) -> None:

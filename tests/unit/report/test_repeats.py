@@ -55,7 +55,10 @@ def test_headline_without_slo_or_when_nobody_meets_it(summary: Summary) -> None:
 
 
 def test_headline_says_how_many_meet_the_slo(summary: Summary) -> None:
-    changed = _with_trials(summary, lambda name, trial: msgspec.structs.replace(trial, slo={**trial.slo, "met": name != "adapter" and trial.stage == "closed-4"}))
+    def met(name: str, trial: TrialSummary) -> TrialSummary:
+        return msgspec.structs.replace(trial, slo={**trial.slo, "met": name != "adapter" and trial.stage == "closed-4"})
+
+    changed = _with_trials(summary, met)
     assert repeats.headline_stage(changed).reason == "the stage with the highest throughput of those at which 3 of 4 variants meet the SLO"
 
 
