@@ -59,11 +59,6 @@ def _ntpot() -> pl.Expr:
     return pl.when(tokens > 0).then((pl.col("last_token_ns") - pl.col("sent_ns")) / NS_PER_S / tokens)
 
 
-def chunk_gaps() -> pl.Expr:
-    """Per request the list of gaps between its content chunks, seconds: one fewer than chunks."""
-    return pl.col("chunk_ns").list.diff(null_behavior="drop").list.eval(pl.element() / NS_PER_S)
-
-
 _STAMPS = "kernel receive stamps (SO_TIMESTAMPNS)"
 _USAGE = "the server's usage"
 _FAILED = "the request failed"

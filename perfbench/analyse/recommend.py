@@ -67,6 +67,8 @@ def _choose(
         return cheaper, [why, *against]
     if faster is not None:
         return faster, [*tpot, why]
+    if tpot and all(one.verdict == "same" for one in between if one.metric == "tpot_s"):
+        return None, [why, *tpot, f"adapter and merged are the same within {SAME_MARGIN:.0%}: either may be served; an adapter can share its server"]
     return None, [why, *tpot, "the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals"]
 
 

@@ -5,9 +5,9 @@ Requests of one trial share queues and batches: neighbours are alike, and the te
 - `mean_interval`: batch means (Schmeiser 1982, "Batch size effects in the analysis of simulation output"). The series is cut into BATCHES runs of
   neighbours; the batch means are nearly independent once a batch outlasts the correlation, and Student's t with BATCHES - 1 degrees of freedom does the rest.
   Few, long batches: on AR(1) and M/M/1 series of 200 requests 8 of them cover better than 20, and cost little width.
-- `paired_interval`: circular block bootstrap (Politis & Romano 1992) over prompts in sending order inside each repeat, and over repeats where there are
-  several (two-stage resampling, Davison & Hinkley 1997, 3.8), block length n^(1/3) (Hall, Horowitz & Jing 1995), widened for small n as in
-  Hesterberg 2015, "What teachers should know about the bootstrap", 5.3.
+- `paired_interval`: circular block bootstrap (Politis & Romano 1992) over prompts in sending order inside each repeat, block length n^(1/3) (Hall, Horowitz
+  & Jing 1995), widened for small n as in Hesterberg 2015, "What teachers should know about the bootstrap", 5.3; where there are several repeats, their
+  disagreement comes on top as a second level.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ BATCHES = 8
 MIN_PAIRED = 8
 """Fewer prompts than this give no interval: a bootstrap of so few values cannot show what it has not seen."""
 REPLICATES = 2000
+DISAGREE_P = 0.25
+"""Repeats are treated as alike only where there is no sign of the contrary: the level at which Bancroft (1964) pools variances."""
 _Z975 = 1.959963984540054
 
 
@@ -101,12 +103,25 @@ def paired_interval(repeats: Sequence[Floats], *, seed: int) -> PairedDifference
         return PairedDifference(centre, NO_INTERVAL, None, n)
     rng = np.random.default_rng(seed)
     deviations = np.stack([_block_deviations(values - values.mean(), rng) for values in series])
-    count = len(series)
-    chosen = rng.integers(0, count, (count, REPLICATES))
-    between = (means - centre)[chosen] * math.sqrt(count / (count - 1)) if count > 1 else np.zeros((1, REPLICATES))
-    shifts = (between + deviations[chosen, np.arange(REPLICATES)]).mean(axis=0)
+    shifts = deviations.mean(axis=0) + _between(means, deviations) * rng.standard_normal(REPLICATES)
     low, high = np.quantile(shifts, [0.025, 0.975])
     return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), _p_value(centre, shifts), n)
+
+
+def _between(means: Floats, deviations: Floats) -> float:
+    """Standard error that the repeats' own disagreement adds; 0 for one repeat, which cannot show it.
+
+    Normal and not resampled: two or three repeats have only a handful of resamples. The repeats' spread holds their inner noise too, which makes the sum
+    careful. Where they disagree by more than that noise (F test at DISAGREE_P), they are what the interval rests on, so Student's t for so few widens it.
+    """
+    from scipy.special import fdtrc
+
+    count = len(means)
+    if count < 2:
+        return 0.0
+    spread, noise = float(np.var(means, ddof=1)), float(np.mean(np.var(deviations, axis=1)))
+    disagree = spread > 0 and (noise == 0 or fdtrc(count - 1, count * BATCHES, spread / noise) < DISAGREE_P)
+    return math.sqrt(spread / count) * (student_t975(count - 1) / _Z975 if disagree else 1.0)
 
 
 def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:

@@ -23,7 +23,7 @@ def at(seconds: float) -> int:
 
 def make_record(trial: str, sent_s: float, **given: Any) -> Record:
     """A request sent (and scheduled) `sent_s` after the start; answered with `n` tokens, one a chunk, unless told otherwise."""
-    variant = trial.split(".")[0]
+    variant = trial.split(".", maxsplit=1)[0]
     ttft, tpot, n = given.pop("ttft", 0.5), given.pop("tpot", 0.25), given.pop("n", 5)
     scheduled_s = given.pop("scheduled_s", sent_s)
     chunks = [at(sent_s + ttft + tpot * index) for index in range(n)]
@@ -96,7 +96,7 @@ class RunMaker:
     def __init__(self, parent: Path) -> None:
         self.folder = RunFolder.create(parent, "test")
 
-    def manifest(self, trials: Sequence[str], *, models: Mapping[str, ModelInfo] | None = None, hardware: dict[str, Any] | None = None, **scenario: Any) -> None:
+    def manifest(self, trials: Sequence[str], *, models: Mapping[str, ModelInfo] | None = None, hardware: Any = None, **scenario: Any) -> None:
         resolved = scenario_of(**scenario)
         arrivals = {stage["name"]: stage["arrival"] for stage in resolved["load"]["stages"]}
         plans = []

@@ -132,7 +132,7 @@ def test_no_spread_is_certain() -> None:
     assert paired_interval([np.zeros(20)], seed=0)[:3] == (0.0, (0.0, 0.0), 1.0)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)  # statsmodels takes 70 ms a call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_against_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]), abs=1e-12)

@@ -1,0 +1,123 @@
+"""What to serve, from whole runs: the cheaper at the SLO, else the faster, else nothing, and never a variant that is out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfbench.analyse.summarise import summarise
+from perfbench.records import Recommendation, ReferenceCheck
+
+STAGE = {"arrival": "closed", "concurrency": 1, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
+PRICED: dict[str, Any] = {"cost": {"server_hour_usd": 36.0}, "slo": {"ttft_s": {"p50": 1.0}}}
+
+
+def _recommend(run: Any, by_trial: dict[str, list[Any]], **given: Any) -> Recommendation:
+    stages = list(dict.fromkeys(trial.split(".")[1] for trial in by_trial))
+    variants = list(dict.fromkeys(trial.split(".")[0] for trial in by_trial))
+    load = {"stages": [{**STAGE, "name": stage} for stage in stages]}
+    run.manifest(list(by_trial), **{"variants": variants, "load": load, **given})
+    for trial, records in by_trial.items():
+        run.trial(trial, records)
+    recommendation: Recommendation = summarise(run.folder).recommendation
+    return recommendation
+
+
+def _requests(record: Any, trial: str, count: int, **given: Any) -> list[Any]:
+    return [record(trial, 2.0 + 8.0 * k / count, prompt_id=str(k), **given) for k in range(count)]
+
+
+def _both(record: Any, adapter: dict[str, Any], merged: dict[str, Any], count: int = 40) -> dict[str, list[Any]]:
+    return {"adapter.one.r0": _requests(record, "adapter.one.r0", count, **adapter), "merged.one.r0": _requests(record, "merged.one.r0", count, **merged)}
+
+
+def test_the_faster_without_a_price(run: Any, record: Any) -> None:
+    found = _recommend(run, _both(record, {"tpot": 0.25}, {"tpot": 0.2}))
+    assert found.serve == "merged"
+    assert found.reasons[0] == "tpot_s at stage one: merged against adapter -20.0% (95% interval -20.0% to -20.0%): better"
+    assert "adapter: its quality was not measured" in found.reasons
+
+
+def test_the_faster_may_be_the_adapter(run: Any, record: Any) -> None:
+    assert _recommend(run, _both(record, {"tpot": 0.2}, {"tpot": 0.25})).serve == "adapter"
+
+
+def test_the_cheaper_at_the_slo(run: Any, record: Any) -> None:
+    """Twice the good requests at half the price, and the goodput comparison is certain."""
+    by_trial = {"adapter.one.r0": _requests(record, "adapter.one.r0", 20), "merged.one.r0": _requests(record, "merged.one.r0", 40)}
+    found = _recommend(run, by_trial, **PRICED)
+    assert found.serve == "merged"
+    assert found.reasons[0].startswith("merged costs 0.0025 USD a request, adapter 0.005 USD (50% less); goodput_per_s at stage one")
+
+
+def test_the_one_that_meets_the_slo_at_a_higher_stage(run: Any, record: Any) -> None:
+    by_trial = {
+        "adapter.low.r0": _requests(record, "adapter.low.r0", 20),
+        "adapter.high.r0": _requests(record, "adapter.high.r0", 40, ttft=1.5, tpot=0.0),
+        "merged.low.r0": _requests(record, "merged.low.r0", 20),
+        "merged.high.r0": _requests(record, "merged.high.r0", 40),
+    }
+    found = _recommend(run, by_trial, **PRICED)
+    assert found.serve == "merged"
+    assert found.reasons[0] == "merged costs 0.0025 USD a request, adapter 0.005 USD: merged meets the SLO up to stage high, adapter at low"
+
+
+def test_only_one_meets_the_slo_at_all(run: Any, record: Any) -> None:
+    found = _recommend(run, _both(record, {"tpot": 0.2}, {"ttft": 1.5, "tpot": 0.05}), **PRICED)
+    assert found.serve == "adapter"
+    assert found.reasons[0] == "adapter has a price, 0.0025 USD a request; merged has none: no stage meets the SLO"
+    assert found.reasons[1].startswith("against it: tpot_s at stage one: merged against adapter -75.0%")
+
+
+def test_the_same_price_leaves_it_to_tpot(run: Any, record: Any) -> None:
+    found = _recommend(run, _both(record, {"tpot": 0.25}, {"tpot": 0.2}), **PRICED)
+    assert found.serve == "merged"
+    assert found.reasons[-3] == "adapter costs 0.0025 USD a request, merged 0.0025 USD: the same within 2%"
+
+
+def test_no_difference_is_no_recommendation(run: Any, record: Any) -> None:
+    rng = np.random.default_rng(1)
+    noisy = {
+        f"{name}.one.r0": [record(f"{name}.one.r0", 2.0 + k * 0.2, prompt_id=str(k), tpot=float(rng.uniform(0.1, 0.2))) for k in range(40)]
+        for name in ("adapter", "merged")
+    }
+    found = _recommend(run, noisy)
+    assert found.serve is None
+    assert "the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals" in found.reasons
+
+
+def test_a_variant_whose_quality_fails_is_out(run: Any, record: Any, quality_block: Any) -> None:
+    """Merged is faster, and wrong."""
+    for variant, passed in (("base", 40), ("adapter", 40), ("merged", 10)):
+        run.quality(variant, [k < passed for k in range(60)])
+    by_trial = {"base.one.r0": _requests(record, "base.one.r0", 40), **_both(record, {"tpot": 0.25}, {"tpot": 0.1})}
+    found = _recommend(run, by_trial, quality=quality_block)
+    assert found.serve == "adapter"
+    assert any(reason.startswith("merged is out: its quality fails") for reason in found.reasons)
+    assert found.reasons[-1] == "adapter is the only fine-tuned variant that is left"
+
+
+def test_a_variant_that_answers_nonsense_is_out(run: Any, record: Any) -> None:
+    run.folder.append_journal("reference_check", "adapter", ReferenceCheck(variant="adapter", verdict="fail", reason="nonsense"))
+    run.folder.append_journal("reference_check", "merged", ReferenceCheck(variant="merged", verdict="skipped", reason="too large"))
+    assert _recommend(run, _both(record, {"tpot": 0.1}, {"tpot": 0.2})).serve == "merged"
+
+
+def test_a_variant_without_usable_trials_is_out(run: Any, record: Any) -> None:
+    by_trial = {"adapter.one.r0": [], "merged.one.r0": _requests(record, "merged.one.r0", 40)}
+    found = _recommend(run, by_trial)
+    assert (found.serve, found.reasons[0]) == ("merged", "adapter is out: none of its trials can be used")
+
+
+def test_the_same_is_said_as_the_same(run: Any, record: Any) -> None:
+    found = _recommend(run, _both(record, {"tpot": 0.25}, {"tpot": 0.25}))
+    assert found.serve is None
+    assert "adapter and merged are the same within 2%: either may be served; an adapter can share its server" in found.reasons
+
+
+@pytest.mark.parametrize("name", ["base", "ours"])
+def test_without_a_fine_tune_there_is_nothing_to_recommend(run: Any, record: Any, name: str) -> None:
+    found = _recommend(run, {f"{name}.one.r0": _requests(record, f"{name}.one.r0", 20)})
+    assert found == Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
