@@ -1,9 +1,11 @@
 """Which processes belong to a server, to the client, to the sampler, or to none of them; and the CPU time each group has used.
 
-A process belongs to its nearest ancestor that is a root (a server's first process, the run, the sampler); else to the server whose
-session it is in; else to the server that its environment names (`PERFBENCH_SERVER`). Ancestry comes first because vLLM renames its
-processes, which overwrites the environment the kernel shows. What a process is, is decided once, when it is first seen: a machine
-with 1,500 processes then costs one directory listing a reading, not 1,500 files.
+A process belongs to the server whose session it is in; else to its nearest ancestor that is a root (a server's first process, the run,
+the sampler); else, or where that is the run, to the server whose mark its environment carries (`PERFBENCH_SERVER`, which `serve` gives
+each server that it starts). The mark comes last: an environment may be overwritten (setproctitle) or not ours to read.
+
+What a process is, is decided once, when it is first seen: a machine with 1,500 processes then costs one directory listing a reading,
+not 1,500 files.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import psutil
 
 CLIENT = "client"
 SAMPLER = "sampler"
-SERVER_VARIABLE = "PERFBENCH_SERVER"
+MARK_VARIABLE = "PERFBENCH_SERVER"
 
 
 def server_group(server: str) -> str:
@@ -29,6 +31,7 @@ class ProcessGroups:
     def __init__(self, client_root: int, sampler_root: int) -> None:
         self._fixed = {client_root: CLIENT, sampler_root: SAMPLER}
         self._roots = dict(self._fixed)
+        self._marks: dict[str, str] = {}
         self._seen: set[int] = set()
         self._group: dict[int, str | None] = {}
         self._members: dict[int, psutil.Process] = {}
@@ -38,6 +41,8 @@ class ProcessGroups:
     def set_servers(self, roots: dict[str, int]) -> None:
         """Server name -> its first process. Every process is classified anew."""
         self._roots = {**self._fixed, **{pid: server_group(server) for server, pid in roots.items()}}
+        marks = {_mark(pid): group for pid, group in self._roots.items() if pid not in self._fixed}
+        self._marks = {mark: group for mark, group in marks.items() if mark is not None}
         self._group.clear()
         self._members.clear()
 
@@ -97,6 +102,24 @@ class ProcessGroups:
         self._cpu_last[pid] = used
 
     def _classify(self, pid: int) -> str | None:
+        by_session = self._by_session(pid)
+        if by_session is not None:
+            return by_session
+        by_ancestry = self._by_ancestry(pid)
+        if by_ancestry not in (None, CLIENT):
+            return by_ancestry
+        # An orphan of a server may have been adopted by the run (as a container's first process, say).
+        return self._marks.get(_mark(pid) or "", by_ancestry) if self._marks else by_ancestry
+
+    def _by_session(self, pid: int) -> str | None:
+        try:
+            group = self._roots.get(os.getsid(pid))
+        except (ProcessLookupError, PermissionError):
+            return None
+        # The run shares its session with the shell and all its jobs; only servers have one of their own.
+        return None if group in (CLIENT, SAMPLER) else group
+
+    def _by_ancestry(self, pid: int) -> str | None:
         at = pid
         for _ in range(1024):  # a chain of parents is short; a loop in it can only come from pids that were re-used while we read
             if at in self._roots:
@@ -106,23 +129,15 @@ class ProcessGroups:
             try:
                 at = psutil.Process(at).ppid()
             except psutil.Error:
-                break
+                return None
             if at == 0:
-                break
-        return self._by_session(pid) or self._by_environment(pid)
+                return None
+        return None
 
-    def _by_session(self, pid: int) -> str | None:
-        try:
-            group = self._roots.get(os.getsid(pid))
-        except (ProcessLookupError, PermissionError):
-            return None
-        # The run shares its session with the shell and all its jobs; only servers have one of their own.
-        return group if group not in (None, CLIENT, SAMPLER) else None
 
-    def _by_environment(self, pid: int) -> str | None:
-        try:
-            server = psutil.Process(pid).environ().get(SERVER_VARIABLE)
-        except (psutil.Error, OSError):
-            return None
-        group = server_group(server) if server else None
-        return group if group in self._roots.values() else None
+def _mark(pid: int) -> str | None:
+    """The mark in the environment that a process was started with; None without one, or when it cannot be read."""
+    try:
+        return psutil.Process(pid).environ().get(MARK_VARIABLE)
+    except (psutil.Error, OSError):
+        return None

@@ -95,7 +95,7 @@ class Journal:
             self._finished = True
             self._spool.close()
             write_samples(self._parquet_path, read_spool(self._spool_path, Sample))
-            self._spool_path.unlink()
+            self._spool_path.unlink(missing_ok=True)  # a resumed run may have recovered it already
 
 
 def _owner(sample: Sample) -> str:

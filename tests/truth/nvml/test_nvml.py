@@ -147,7 +147,7 @@ def test_the_doctor_names_the_reading_that_the_gpu_does_not_give(library: Path) 
 SERVER_OF_TWO = """
 root = subprocess.Popen(['sh', '-c', 'sleep 60 & echo $!; wait'], stdout=subprocess.PIPE, start_new_session=True)
 child = int(root.stdout.readline())
-groups = ProcessGroups(client_root=os.getpid(), sampler_root=0)
+groups = ProcessGroups(client_root=os.getpid(), sampler_root=-1)
 targets = [SampleTarget(server='base', root_pid=root.pid, metrics_url=None, variants=['base', 'base+lora'])]
 groups.set_servers({'base': root.pid})
 def list_processes(*lines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -35,7 +36,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -49,7 +52,7 @@ def test_a_server_tree_is_its_own_although_the_client_started_it(start: Callable
     server = start("sh", "-c", "sleep 60 & echo $!; wait")
     worker = int(server.stdout.readline())
     load = start("sleep", "60")
-    groups = ProcessGroups(client_root=os.getpid(), sampler_root=0)
+    groups = ProcessGroups(client_root=os.getpid(), sampler_root=-1)
     groups.set_servers({"base": server.pid})
     groups.refresh()
     assert {process.pid for process in groups.members(server_group("base"))} == {server.pid, worker}
@@ -61,23 +64,37 @@ def test_a_server_tree_is_its_own_although_the_client_started_it(start: Callable
     assert groups.group_of(worker) == CLIENT, "a server that was removed is no server any more"
 
 
-def test_an_orphan_is_found_by_its_session_and_a_daemon_by_its_environment(start: Callable[..., subprocess.Popen[str]]) -> None:
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """This process adopts orphans, as the first process of a container does."""
+    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
+    prctl(set_child_subreaper, 1, 0, 0, 0)
+    yield
+    prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("adopting")
+def test_an_orphan_is_found_by_its_session_and_a_daemon_by_its_mark(start: Callable[..., subprocess.Popen[str]]) -> None:
     # The first shell ends at once, so both sleepers lose their parent; the second also leaves the session.
     code = "(sleep 60 & echo $!); (setsid sh -c 'sleep 60 & echo $!'); sleep 60"
-    server = start("sh", "-c", code, env={**os.environ, "PERFBENCH_SERVER": "base"})
+    server = start("sh", "-c", code, env={**os.environ, "PERFBENCH_SERVER": "3f9a"})
+    other = start("sleep", "60", env={**os.environ, "PERFBENCH_SERVER": "77c1"})
     orphan, daemon = int(server.stdout.readline()), int(server.stdout.readline())
     try:
         wait_for(lambda: psutil.Process(daemon).ppid() != server.pid and os.getsid(daemon) != server.pid)
-        # The daemon may have been adopted by a process of ours; only a group that is not the client's can claim it then.
-        groups = ProcessGroups(client_root=0, sampler_root=0)
+        assert psutil.Process(daemon).ppid() == os.getpid(), "adopted by the client, and still the server's"
+        groups = ProcessGroups(client_root=os.getpid(), sampler_root=-1)
         groups.set_servers({"base": server.pid})
         groups.refresh()
         assert groups.group_of(orphan) == groups.group_of(daemon) == server_group("base")
-        groups.set_servers({"other": server.pid})
+        groups.set_servers({"other": other.pid})
         groups.refresh()
-        assert groups.group_of(daemon) is None, "its environment names a server that is not watched"
+        assert groups.group_of(other.pid) == server_group("other")
+        assert groups.group_of(daemon) == CLIENT, "it carries the mark of a server that is not watched"
     finally:
-        os.kill(daemon, signal.SIGKILL)
+        for pid in (orphan, daemon):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def test_cpu_time_counts_from_the_first_look_includes_newcomers_and_keeps_the_dead(start: Callable[..., subprocess.Popen[str]]) -> None:
@@ -85,7 +102,7 @@ def test_cpu_time_counts_from_the_first_look_includes_newcomers_and_keeps_the_de
                    "import subprocess, sys\nsubprocess.run([sys.executable, '-c', " + repr(BURN.format(seconds=0.4) + "import time\ntime.sleep(1)\n") + "])\n"
                    "print('child', flush=True)\ninput()\n", stdin=subprocess.PIPE)  # fmt: skip
     assert server.stdout.readline() == "burnt\n"
-    groups = ProcessGroups(client_root=0, sampler_root=0)
+    groups = ProcessGroups(client_root=-1, sampler_root=-1)
     groups.set_servers({"base": server.pid})
     groups.refresh()
     group = server_group("base")
@@ -98,7 +115,6 @@ def test_cpu_time_counts_from_the_first_look_includes_newcomers_and_keeps_the_de
     assert len(groups.members(group)) == 1
     assert 0.4 <= groups.cpu_s(group) < 5.0
     assert groups.all_cpu_s() == groups.cpu_s(group)
-    server.stdin.close()
 
 
 def test_memory_is_summed_over_the_tree_and_absent_once_it_has_ended(start: Callable[..., subprocess.Popen[str]]) -> None:
@@ -108,7 +124,7 @@ def test_memory_is_summed_over_the_tree_and_absent_once_it_has_ended(start: Call
     server = start(sys.executable, "-c", hold)
     assert [server.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     target = SampleTarget(server="base", root_pid=server.pid, metrics_url=None)
-    groups = ProcessGroups(client_root=os.getpid(), sampler_root=0)
+    groups = ProcessGroups(client_root=os.getpid(), sampler_root=-1)
     groups.set_servers({"base": server.pid})
     groups.refresh()
     missed: list[tuple[str, str]] = []
@@ -128,7 +144,7 @@ def test_memory_is_summed_over_the_tree_and_absent_once_it_has_ended(start: Call
 
 def test_who_else_is_busy_is_told_from_the_server_and_the_client(start: Callable[..., subprocess.Popen[str]]) -> None:
     server = start(sys.executable, "-c", BURN.format(seconds=60))
-    groups = ProcessGroups(client_root=os.getpid(), sampler_root=0)
+    groups = ProcessGroups(client_root=os.getpid(), sampler_root=-1)
     groups.set_servers({"base": server.pid})
     reader = HostReader(groups)
     groups.refresh()
