@@ -10,12 +10,13 @@
     |-- ServerError                     4   a server that we started and that did not become or stay ready
     |-- ReferenceMismatchError          5   served answers that the reference model calls nonsense
     |-- LoadError                       6   the load process died or could not drive the stage
-    `-- SampleError                     7   the sampling process died
+    |-- SampleError                     7   the sampling process died
+    `-- InterruptedRunError           130   Ctrl-C or SIGTERM: drained, saved, servers stopped
 
     (no class)                          0   done, or a gate that passed
     (no class)                          1   a gate that found a regression
     (no class)                          3   a gate or verdict that cannot tell
-    (no class)                        130   Ctrl-C: drained, saved, servers stopped
+    (no class)                        130   Ctrl-C before a run had begun, or where nothing is to be saved
 
 A message is one sentence that names the file or key, what was expected, and what to do. `hint` is printed on a line of its own.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 EXIT_INTERRUPTED = 130
 EXIT_CANNOT_TELL = 3
@@ -108,3 +110,12 @@ class SampleError(PerfbenchError):
     """The sampling process died."""
 
     exit_code = 7
+
+
+class InterruptedRunError(PerfbenchError):
+    """Ctrl-C or SIGTERM ended a run: what had finished is on disk, and no process is left."""
+
+    exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"interrupted; everything that had finished is in {folder}", hint=f"perfbench run --resume {folder}")

@@ -19,7 +19,7 @@ import msgspec
 
 from perfbench.analyse.summarise import summarise
 from perfbench.checks import check_held_out, check_quality, check_served_answers, skip_reference_check
-from perfbench.errors import RunFolderError
+from perfbench.errors import InterruptedRunError, RunFolderError
 from perfbench.load.arrivals import schedule
 from perfbench.load.decode import recover_spool
 from perfbench.load.engine import LoadProcess
@@ -84,12 +84,12 @@ def _carry_out(run: _Run) -> RunFolder:
     try:
         with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log") as load:
             contaminated = check_held_out(folder, prepared)
-            for visit in plan_visits(prepared.servers, todo, side_by_side=prepared.scenario.serve.side_by_side):
+            for visit in plan_visits(prepared.servers, todo, side_by_side=prepared.scenario.serve.side_by_side or not prepared.scenario.variants):
                 _visit(run, visit, load, contaminated)
     except KeyboardInterrupt:
         keep_what_was_cut_off(folder)
         folder.append_journal("interrupted")
-        raise
+        raise InterruptedRunError(folder.path) from None
     run.progress.phase("analyse and report")
     analyse_and_report(folder)
     folder.append_journal("finished")
