@@ -95,9 +95,10 @@ def test_a_source_that_fails_is_named_once_and_stops_no_other(folder: RunFolder,
 def test_a_sampler_that_is_killed_is_an_error_at_the_next_call_and_its_spool_comes_back(folder: RunFolder, server: subprocess.Popen[bytes]) -> None:
     with pytest.raises(SampleError, match="the sampling process died: signal 9"), Sampler(folder, "s", [target(server)], FAST) as sampler:
         wait_for(lambda: "server_cpu_s" in sampler.latest().get("base", {}))
-        os.kill(sampler.pid, signal.SIGKILL)
+        pid = sampler.pid
+        os.kill(pid, signal.SIGKILL)
         # WNOWAIT leaves the exit status for the sampler to find; its threads may take a moment to die after the signal.
-        os.waitid(os.P_PID, sampler.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         for call in (sampler.latest, lambda: sampler.remove_target("base")):
             with pytest.raises(SampleError, match="signal 9"):
                 call()
