@@ -73,20 +73,21 @@ class Spool(Generic[Row]):
         os.close(self._file)
 
 
-def read_spool(path: Path, kind: type[Row]) -> list[Row]:
-    """All whole rows of a spool; a torn last row is left out."""
-    data = path.read_bytes()
+def iter_spool(path: Path, kind: type[Row]) -> Iterator[Row]:
+    """All whole rows of a spool, one at a time: raw exchanges of a long trial need not fit in memory. A torn last row is left out."""
     decoder = msgspec.msgpack.Decoder(kind)
-    rows: list[Row] = []
-    at = 0
-    while at + _LENGTH.size <= len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        if at + length > len(data):
-            break
-        rows.append(decoder.decode(data[at : at + length]))
-        at += length
-    return rows
+    with path.open("rb") as file:
+        while len(head := file.read(_LENGTH.size)) == _LENGTH.size:
+            (length,) = _LENGTH.unpack(head)
+            body = file.read(length)
+            if len(body) < length:
+                return
+            yield decoder.decode(body)
+
+
+def read_spool(path: Path, kind: type[Row]) -> list[Row]:
+    """All whole rows of a spool at once."""
+    return list(iter_spool(path, kind))
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from perfbench.load.exchange import RawExchange
 from perfbench.load.framing import Response
 from perfbench.records import ErrorKind, Record
-from perfbench.results import read_spool
+from perfbench.results import iter_spool
 
 _MESSAGE_LENGTH = 500
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -142,7 +142,7 @@ def decode(raw: RawExchange) -> Record:
 
 def recover_spool(path: Path) -> list[Record]:
     """The records of a trial that was cut off: every request that had ended when the load process died."""
-    return [decode(raw) for raw in read_spool(path, RawExchange)]
+    return [decode(raw) for raw in iter_spool(path, RawExchange)]
 
 
 def events(body: bytes, *, whole: bool) -> Iterator[tuple[bytes, int]]:

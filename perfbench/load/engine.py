@@ -62,8 +62,8 @@ class LoadProcess:
         After `cancel()` the outcome is that of the part that was driven. A KeyboardInterrupt that arrives here cancels the trial, waits until it
         is saved, and goes on. Raises LoadError when the trial cannot be driven or the process has died.
         """
+        self._order(RunTrial(spec))
         try:
-            self._order(RunTrial(spec))
             return self._outcome(spec, on_progress)
         except KeyboardInterrupt:
             self.cancel()

@@ -53,7 +53,8 @@ def test_progress_about_once_a_second(load_process: LoadProcess, truth_server: T
 @pytest.mark.parametrize("offsets_s", [None, [0.05 * k for k in range(400)]])
 def test_cancel_stops_sending_drains_and_saves(load_process: LoadProcess, truth_server: TruthServer, tmp_path: Path, offsets_s: list[float] | None) -> None:
     bodies = [request_body(ttft_ms=5, gap_ms=20, tokens=5), request_body(fault="hang")]
-    spec = make_spec(tmp_path / "t", truth_server.url, bodies, duration_s=20.0, drain_s=20.0, offsets_s=offsets_s, **({"concurrency": 3} if not offsets_s else {}))
+    concurrency = None if offsets_s else 3
+    spec = make_spec(tmp_path / "t", truth_server.url, bodies, duration_s=20.0, drain_s=20.0, offsets_s=offsets_s, concurrency=concurrency)
     threading.Timer(0.7, load_process.cancel).start()
     started = time.monotonic()
     outcome = load_process.run(spec)

@@ -56,7 +56,8 @@ def test_closed_stage_has_no_schedule() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    arrival=st.sampled_from(["constant", "poisson"]), rate=st.floats(0.01, 500), warmup=st.floats(0, 5), duration=st.floats(0.001, 10), seed=st.integers(0, 2**40)
+    arrival=st.sampled_from(["constant", "poisson"]), rate=st.floats(0.01, 500), warmup=st.floats(0, 5), duration=st.floats(0.001, 10),
+    seed=st.integers(0, 2**40),
 )
 def test_any_schedule_is_ascending_and_inside_the_stage(arrival: str, rate: float, warmup: float, duration: float, seed: int) -> None:
     offsets = schedule(stage(arrival, rate, warmup, duration), seed)

@@ -154,7 +154,10 @@ def test_error_event_inside_a_stream_fails_with_kind_server_and_keeps_what_came(
     assert (record.chunk_ns, record.output_text) == ([300, 400], "Grüße 🙂")
 
 
-@pytest.mark.parametrize("broken", [b'data: {"choices": [{"delta": \n\n', b'data: {"choices": 3}\n\n', b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n'])
+NOT_UTF8 = b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n'
+
+
+@pytest.mark.parametrize("broken", [b'data: {"choices": [{"delta": \n\n', b'data: {"choices": 3}\n\n', NOT_UTF8])
 def test_an_event_that_is_no_answer_is_a_protocol_error(broken: bytes) -> None:
     record = decode(exchange(whole([*ANSWER[:2], broken, *ANSWER[2:]])))
     assert (record.status, record.error) == ("failed", "protocol")
