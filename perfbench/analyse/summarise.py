@@ -65,9 +65,17 @@ def summarise(folder: RunFolder) -> Summary:
         plan=None,
         reference=reference,
         contamination=next(iter(folder.finished("contamination").values()), None),
-        not_measured=manifest.not_measured,
+        not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
     )
+
+
+def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:
+    """What nobody could read, each with its reason once: what was known before the run, and what the samplers said at their end."""
+    said = dict(manifest.not_measured)
+    for reasons in folder.finished("not_measured").values():
+        said |= reasons
+    return said
 
 
 def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck]) -> bool:
