@@ -77,11 +77,13 @@ class Models(Strict):
     """The base model, what was made from it, and how a merge is done."""
 
     base: ModelRef | None = None
+    """The model that was fine-tuned."""
     adapter: ModelRef | None = None
     """PEFT LoRA adapter of `base`."""
     merged: ModelRef | None = None
     """An already merged model. Without it, perfbench merges `adapter` into `base` with PEFT."""
     merge_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of the merged weights; the sum itself is taken in float32."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless said here."""
 
@@ -105,6 +107,7 @@ class Serve(Strict):
     env: dict[str, str] = {}
     """Added to the servers' environment."""
     ready_timeout_s: Positive = 900.0
+    """From start to the first real completion."""
     side_by_side: bool = False
     """All servers run at once and repeats alternate between them: drift hits every variant alike. Needs the memory for all."""
 
@@ -118,6 +121,7 @@ class Prompt(Strict):
     """How a data row becomes a request: one way for workload and quality, for every variant."""
 
     system: str | None = None
+    """System message, a template too."""
     user: str = "{{ prompt }}"
     """Jinja template (sandboxed) over the row's columns."""
     api: Literal["chat", "completions"] = "chat"
@@ -128,9 +132,13 @@ class Decoding(Strict):
     """Sampling settings, the same for every variant."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling."""
     seed: int = 0
+    """Sent with every request."""
     stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
 
 
 class Data(Strict):
@@ -166,7 +174,9 @@ class Stage(Strict):
     """One load level: an arrival process, a warm-up and a measured window."""
 
     name: Name
+    """Stands in every table."""
     arrival: Literal["closed", "constant", "poisson"]
+    """closed: sends when a response has ended. constant, poisson: sends at its own times, whatever the server does."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """closed: so many requests are kept in flight."""
     rate_per_s: Positive | None = None
@@ -180,17 +190,22 @@ class Stage(Strict):
     max_in_flight: Annotated[int, Field(ge=1)] = 4096
     """Open loop only: further arrivals are held back and counted."""
     output: Output
+    """How long answers are."""
 
 
 class Load(Strict):
     """What is driven through each variant: the same prompts, seeds and arrival times for all."""
 
     data: Data
+    """Rows that prompts are made of, sent in a seeded order."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """Load levels, driven in this order."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """Trials of each stage; odd repeats run the variants in reverse order (ABBA)."""
     seed: int = 0
+    """Of arrivals and of the order of prompts."""
     request_timeout_s: Positive = 120.0
+    """A request that takes longer has failed."""
     keep_text: bool = False
     """Store every answer's text with its record."""
 
@@ -249,7 +264,9 @@ class Quality(Strict):
     """The spot-check: held-out samples, the same for every variant, decided against `base` by a margin fixed beforehand."""
 
     data: Data
+    """Held-out rows."""
     task: QualityTask
+    """What an answer is."""
     metric: str | None = None
     """The metric that decides; default: `accuracy` for classification, `exact_match` for extraction."""
     margin: Annotated[float, Field(gt=0, lt=1)]
@@ -257,7 +274,9 @@ class Quality(Strict):
     minimum: Annotated[float, Field(ge=0, le=1)] | None = None
     """A variant whose metric lies below this fails, whatever base does."""
     max_tokens: Annotated[int, Field(ge=1)] = 256
+    """An answer is cut off after so many."""
     concurrency: Annotated[int, Field(ge=1)] = 16
+    """Questions asked at a time; nothing is timed here."""
     train_data: Data | None = None
     """What the fine-tune was trained on, to find held-out samples that it has seen."""
     train_column: str | None = None
@@ -270,33 +289,47 @@ class Cost(Strict):
     """What one server costs an hour: its GPUs, or the machine."""
 
     server_hour_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """In the currency of your choice, if you read the tables so."""
 
 
 class Telemetry(Strict):
     """How often the sampler reads."""
 
     gpu_hz: Positive = 10.0
+    """NVML readings a second."""
     host_hz: Positive = 2.0
+    """psutil readings a second."""
     server_hz: Positive = 2.0
+    """Readings of the server's /metrics a second."""
 
 
 class Scenario(Strict):
     """One file, one experiment."""
 
     name: Name
+    """Begins the name of every run folder."""
     models: Models = Models()
+    """What is served."""
     variants: tuple[VariantName, ...] = ()
     """Which ways of serving to start and measure."""
     endpoints: dict[Name, Endpoint] = {}
     """Running servers to measure, each a variant by its own name."""
     serve: Serve = Serve()
+    """How vLLM is started."""
     prompt: Prompt = Prompt()
+    """How a data row becomes a request."""
     decoding: Decoding = Decoding()
+    """Sampling settings."""
     load: Load
+    """What is driven through every variant."""
     slo: dict[LatencyMetric, SloLimit] = {}
+    """Latency limits by metric; docs/metrics.md defines the metrics."""
     quality: Quality | None = None
+    """The spot-check; left out, speed is measured alone."""
     cost: Cost | None = None
+    """Without it there is no price: none is ever guessed."""
     telemetry: Telemetry = Telemetry()
+    """How often the sampler reads."""
 
     @property
     def variant_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from perfbench.errors import Finding, ScenarioError
 from perfbench.scenario.combinations import combination_findings
 from perfbench.scenario.model import Scenario
+from perfbench.scenario.reference import models_in
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -146,14 +147,8 @@ def _fields_at(location: list[int | str], raw: Any) -> list[str]:
 def _submodel(model: type[BaseModel], field: str, here: Any) -> Any:
     if field not in model.model_fields:
         return model  # a free key, as in `endpoints.NAME` or `slo.METRIC`
-    found = _models_in(model.model_fields[field].annotation)
+    found = models_in(model.model_fields[field].annotation)
     task = here.get("task") if isinstance(here, dict) else None
-    tagged = [item for item in found if "task" in item.model_fields and task in getattr(item.model_fields["task"].annotation, "__args__", ())]
+    tagged = [item for item in found if "task" in item.model_fields and task in get_args(item.model_fields["task"].annotation)]
     candidates = tagged or found
     return candidates[0] if candidates else None
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]

@@ -9,6 +9,7 @@ import pytest
 
 from perfbench.errors import ScenarioError
 from perfbench.scenario import Scenario, json_schema, load_scenario
+from perfbench.scenario.reference import scenario_markdown
 
 GOOD = """
 name: demo
@@ -144,3 +145,14 @@ def test_a_hub_id_is_told_from_a_folder(write):
 def test_the_published_schema_is_the_models_schema():
     published = json.loads(Path("scenarios/scenario.schema.json").read_text())
     assert published == json_schema(), "run `perfbench schema > scenarios/scenario.schema.json`"
+
+
+def test_the_reference_page_is_the_models():
+    made = "from perfbench.scenario.reference import scenario_markdown as s; open('docs/scenario.md', 'w').write(s())"
+    assert Path("docs/scenario.md").read_text() == scenario_markdown(), f'run: python -c "{made}"'
+
+
+def test_every_key_says_what_it_means():
+    rows = [line for line in scenario_markdown().splitlines() if line.startswith("| `")]
+    undocumented = [row for row in rows if row.rstrip().endswith("|  |") and not any(name in row for name in ("`p50`", "`p90`", "`p95`", "`p99`", "`task`"))]
+    assert undocumented == []
