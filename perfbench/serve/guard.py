@@ -1,7 +1,8 @@
 """Finding and killing every process of a server, and a guard that does it when perfbench itself is killed.
 
 A server's processes carry PERFBENCH_SERVER=<mark> in the environment they were started with and stand in the session of the first
-of them; one that drops both is still a child of one that does not. All three ways are followed.
+of them; one that drops both is still a child of one that does not. All three ways are followed, and whoever was found once stays
+found, for a parent that ends leaves its children without a trace to it.
 
 Run as a program (`python -I -S guard.py MARK`) this is the guard: standard input is a pipe that perfbench keeps open as long as it
 lives and into which it writes the id of the server's session. When the pipe closes, or perfbench has ended in any way, kill -9
@@ -16,7 +17,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 MARK_VARIABLE = "PERFBENCH_SERVER"
@@ -25,36 +27,36 @@ MARK_VARIABLE = "PERFBENCH_SERVER"
 class _Process(NamedTuple):
     parent: int
     session: int
-    zombie: bool
+    started: int
+    """In clock ticks since boot: with the id it names a process for good."""
 
 
-def processes_of(mark: str, session: int | None) -> set[int]:
-    """Ids of all living processes of the server with this mark. `session` is the id of its first process, None if there was none.
+def processes_of(mark: str, session: int | None, known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
+    """All living processes of the server with this mark: {id: start time}. A zombie does not count, it is dead.
 
-    A zombie does not count: it is dead, and only waits for its parent to look.
+    `session` is the id of the server's first process, None if there was none; `known`, what an earlier look has found.
     """
-    table = _process_table()
-    living = {pid for pid, process in table.items() if not process.zombie}
+    living = _living_processes()
     wanted = f"{MARK_VARIABLE}={mark}".encode()
-    marked = {pid for pid in living if wanted in _environment(pid)}
-    if session is not None and (session not in living or session in marked):
+    found = {pid for pid in living if wanted in _environment(pid)}
+    found |= {pid for pid, started in known.items() if pid in living and living[pid].started == started}
+    if session is not None and (session not in living or session in found):
         # A living leader without the mark is a stranger who got the number after the server had ended.
-        marked |= {pid for pid in living if table[pid].session == session}
-    while True:
-        children = {pid for pid in living if table[pid].parent in marked} - marked
-        if not children:
-            return marked - {os.getpid()}
-        marked |= children
+        found |= {pid for pid in living if living[pid].session == session}
+    while children := {pid for pid in living if living[pid].parent in found} - found:
+        found |= children
+    return {pid: living[pid].started for pid in found - {os.getpid()}}
 
 
-def _process_table() -> dict[int, _Process]:
+def _living_processes() -> dict[int, _Process]:
     table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 (pathlib would triple the guard's start)
         if name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                # The name in brackets may hold blanks and brackets itself; what follows the last bracket is state, parent, group, session.
-                state, parent, _, session = file.read().rpartition(b")")[2].split()[:4]
-                table[int(name)] = _Process(int(parent), int(session), state in (b"Z", b"X"))
+                # The name in brackets may hold blanks and brackets itself; after its last bracket stand fields 3 to 52 of proc(5).
+                fields = file.read().rpartition(b")")[2].split()
+                if fields[0] not in (b"Z", b"X"):
+                    table[int(name)] = _Process(parent=int(fields[1]), session=int(fields[3]), started=int(fields[19]))
     return table
 
 
@@ -72,16 +74,17 @@ def kill_processes(mark: str, session: int | None, *, terminate_s: float, kill_s
     SIGTERM first, because vLLM then frees its shared memory and tells its workers; SIGKILL again and again, because a process may be
     starting another one at that moment.
     """
+    left = processes_of(mark, session)
     deadline = time.monotonic() + terminate_s
-    _signal(processes_of(mark, session), signal.SIGTERM)
-    while (left := processes_of(mark, session)) and time.monotonic() < deadline:
+    _signal(left, signal.SIGTERM)
+    while (left := processes_of(mark, session, left)) and time.monotonic() < deadline:
         time.sleep(0.05)
     deadline = time.monotonic() + kill_s
     while left and time.monotonic() < deadline:
         _signal(left, signal.SIGKILL)
         time.sleep(0.05)
-        left = processes_of(mark, session)
-    return left
+        left = processes_of(mark, session, left)
+    return set(left)
 
 
 def _signal(pids: Collection[int], number: signal.Signals) -> None:

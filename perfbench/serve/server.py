@@ -75,7 +75,7 @@ class _PortTakenError(ServerError):
 
 
 class Server:
-    """A context manager: ready on entry, gone on exit.
+    """A context manager for one start: ready on entry, gone on exit, and not started again.
 
     `url` (up to, not including, /v1), `plan.served_names` (variant -> model), `api_key_env` (None: it needs no key) and `info` are
     what a client needs, the same as of an `endpoint.Endpoint`.
@@ -111,7 +111,6 @@ class Server:
     def start(self) -> ServerInfo:
         """Start and wait until ready. Raises MissingPartError or ServerError; nothing is left running then, nor after Ctrl-C."""
         build = require_vllm()
-        self._stopped.clear()
         attempt = 1
         while True:
             try:
