@@ -197,7 +197,7 @@ def _quality_records(variant: str) -> list[QualityRecord]:
     for index in range(60):
         fine_tuned = variant in ("adapter", "merged")
         hostile = HOSTILE[index] if index < len(HOSTILE) else None
-        passed = hostile is None and (index % 20 != 3 if fine_tuned else index % 3 == 0)
+        passed = hostile is None and (index % 20 != 4 if fine_tuned else index % 3 == 0)
         output = hostile if hostile is not None else '{"intent": "HassTurnOn", "name": "lamp"}' if passed else '{"intent": "HassTurn'
         records.append(
             QualityRecord(

@@ -1,4 +1,4 @@
-"""One realistic run folder for all report tests; tests/report_run.py writes it."""
+"""One realistic run folder for the browser tests; tests/report_run.py writes it."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ from perfbench.results import RunFolder
 @pytest.fixture(scope="session")
 def report_run() -> ModuleType:
     """The module itself; by path, because tests/ is no package."""
-    spec = importlib.util.spec_from_file_location("report_run", Path(__file__).parents[2] / "report_run.py")
+    spec = importlib.util.spec_from_file_location("report_run", Path(__file__).parents[1] / "report_run.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
