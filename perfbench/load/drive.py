@@ -194,9 +194,11 @@ class Trial:
             gc.unfreeze()
         return TrialOutcome(
             trial=spec.trial, started_ns=self.started_ns, measure_from_ns=measure_from_ns, measure_until_ns=self._cancelled_ns or self._until_ns,
-            ended_ns=time.monotonic_ns(), requests_ok=0, requests_failed=0, held_back=self.held_back, client_cpu_s=client_cpu_s,
-            gc_collections=gc_collections, loop_lag_max_s=lag_max_ns / _NS_PER_S, clock_step_max_s=self._reader.clock.step_max_ns / _NS_PER_S,
-            stamp="user" if self._reader.reads_without_kernel_stamp else "kernel",
+            ended_ns=time.monotonic_ns(), requests_ok=0, requests_failed=0, held_back=self.held_back,
+            client_cpu_s=client_cpu_s, gc_collections=gc_collections,
+            loop_lag_max_s=lag_max_ns / _NS_PER_S if self._reader.kernel_stamps else None,
+            clock_step_max_s=self._reader.clock.step_max_ns / _NS_PER_S,
+            stamp="kernel" if self._reader.kernel_stamps else "user",
         )
 
     def _sleep_until(self, when_ns: int) -> bool:

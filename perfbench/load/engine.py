@@ -23,6 +23,7 @@ from perfbench.records import TrialOutcome
 _READ_BYTES = 1 << 16
 _STOP_TIMEOUT_S = 5.0
 _LOG_LINES = 5
+_COMMAND = (sys.executable, "-m", "perfbench.load.process")
 
 
 class LoadProcess:
@@ -42,9 +43,7 @@ class LoadProcess:
     def __enter__(self) -> Self:
         with self._log_path.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches us alone, and we say `cancel`.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "perfbench.load.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         try:
             report = self._next_report("while it started")
         except BaseException:

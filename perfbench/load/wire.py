@@ -143,7 +143,8 @@ class Reader:
         self.on_lost = on_lost
         self.clock = RealtimeOffset()
         self.reads = 0
-        self.reads_without_kernel_stamp = 0
+        self.kernel_stamps = True
+        """No read so far has come without one."""
         self.lag_max_ns = 0
         self._connections: dict[int, Connection] = {}
         self._buffer = bytearray(_READ_BYTES)
@@ -209,7 +210,7 @@ class Reader:
                 self.lag_max_ns = max(self.lag_max_ns, now_ns - stamp_ns)
                 return stamp_ns
         exchange.kernel_stamps = False
-        self.reads_without_kernel_stamp += 1
+        self.kernel_stamps = False
         return now_ns
 
     def _deliver(self, connection: Connection, exchange: Exchange, length: int, stamp_ns: int) -> None:

@@ -135,5 +135,5 @@ def read_records(path: Path) -> list[Record]:
 
 
 def text_of(tokens: int, first: int = 0) -> str:
-    """What the server answers: see token_text in truth_server.c."""
+    """What the server answers: see token_text in truth_answer.h."""
     return "".join(f" é{k}🙂" if k % 4 == 3 else f" w{k}" for k in range(first, tokens))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
+import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
-from tests.truth.conftest import Drive, Driven, request_body, text_of
+from perfbench.errors import LoadError
+from perfbench.load import engine
+from perfbench.load.decode import recover_spool
+from perfbench.load.engine import LoadProcess
+from tests.truth.conftest import Drive, Driven, TruthServer, make_spec, read_records, request_body, text_of
 
 MEDIAN_BOUND_NS = 1_000_000
 """A correct stamp is about 0.02 ms after the server's own on an idle machine; this leaves room for a busy one in the median."""
@@ -138,7 +146,32 @@ def test_kernel_and_clock_are_reported(drive: Drive) -> None:
     assert outcome.clock_step_max_s < 0.01
 
 
-def test_the_key_is_sent_and_never_stored(drive: Drive, tmp_path: Path) -> None:
-    """Needs no variable of ours: PATH stands in for a key, and the server says whether it saw an Authorization header."""
-    driven = drive([request_body(fault="http401")], offsets_s=[0.0], api_key_env="HOME")
-    assert driven.records[0].error_message == "HTTP 401: refused with 401 as asked"
+def test_the_key_is_sent_and_never_stored(truth_server: TruthServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers with the header that it was sent; neither the record nor a spool that a killed process left may hold it."""
+    monkeypatch.setenv("PERFBENCH_TEST_KEY", "sk-very-secret")
+    bodies = [request_body(fault="http401")]
+    with LoadProcess(tmp_path / "load.log") as load:
+        load.run(make_spec(tmp_path / "whole", truth_server.url, bodies, offsets_s=[0.0], api_key_env="PERFBENCH_TEST_KEY"))
+        cut = make_spec(tmp_path / "cut", truth_server.url, bodies, offsets_s=[0.0], duration_s=30.0, api_key_env="PERFBENCH_TEST_KEY")
+        Timer(0.6, os.kill, (load.pid, signal.SIGKILL)).start()
+        with pytest.raises(LoadError):
+            load.run(cut)
+    for record in [*read_records(tmp_path / "whole" / "records.parquet"), *recover_spool(Path(cut.spool_path))]:
+        assert record.error_message == "HTTP 401: refused with 401 as asked: Bearer **************"
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"refused with 401" in Path(cut.spool_path).read_bytes()
+    assert b"sk-very-secret" not in written
+
+
+def test_without_kernel_stamps_the_reader_stamps_and_says_so(truth_server: TruthServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the socket option does not exist: the number of an option that no kernel has takes its place."""
+    code = "import perfbench.load.process as process, perfbench.load.wire as wire; wire._SO_TIMESTAMPNS = 9999; process.main()"
+    monkeypatch.setattr(engine, "_COMMAND", (sys.executable, "-c", code))
+    spec = make_spec(tmp_path / "t", truth_server.url, [request_body(ttft_ms=20, gap_ms=5, tokens=5)], concurrency=2)
+    with LoadProcess(tmp_path / "load.log") as load:
+        outcome = load.run(spec)
+    driven = Driven(spec, outcome, read_records(Path(spec.records_path)), truth_server.answers())
+    assert outcome.stamp == "user"
+    assert outcome.loop_lag_max_s is None
+    assert {(record.status, record.stamp) for record in driven.records} == {("ok", "user")}
+    assert_stamps_are_the_servers(driven)
