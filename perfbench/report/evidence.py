@@ -35,7 +35,7 @@ def memory_table(summary: Summary) -> Table:
         )
         for name, memory in ((name, variant.memory) for name, variant in summary.variants.items())
     )
-    return Table("memory", "Memory", "Variants on one server share its memory: each row shows all of it.", columns, rows)
+    return Table("memory", "Memory by variant", "Variants on one server share its memory: each row shows all of it.", columns, rows)
 
 
 def cost_table(summary: Summary) -> Table:
@@ -54,7 +54,7 @@ def cost_table(summary: Summary) -> Table:
         )
         for name, cost in ((name, variant.cost) for name, variant in summary.variants.items())
     )
-    return Table("cost", "Cost", "Price of the server per hour over what it did in that hour.", columns, rows)
+    return Table("cost", "Cost by variant", "Price of the server per hour over what it did in that hour.", columns, rows)
 
 
 def _qualities(summary: Summary) -> dict[str, QualitySummary]:
@@ -83,7 +83,7 @@ def quality_table(summary: Summary) -> Table:
         for name, quality in qualities.items()
     )
     caption = "The same held-out samples, prompts and decoding for every variant."
-    return Table("quality", "Quality", caption, columns, rows, details="Below a figure: its 95 % interval.")
+    return Table("quality", "Quality by variant", caption, columns, rows, details="Below a figure: its 95 % interval.")
 
 
 def _estimate_cell(quality: QualitySummary, metric: str) -> Cell:
@@ -133,7 +133,7 @@ def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
         if not (problems_only and trial.audit.verdict == "valid")
     )
     caption = "valid: used. suspect: used, and marked. void: left out of every figure and verdict."
-    return Table("audit", "Audit", caption, columns, rows)
+    return Table("audit", "Audit of trials", caption, columns, rows)
 
 
 def reference_table(summary: Summary) -> Table:

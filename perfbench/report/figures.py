@@ -281,4 +281,4 @@ def memory_ledger(summary: Summary) -> Figure | None:
     if not traces:
         return None
     plot = {"data": traces, "layout": _layout("", "GiB", barmode="stack", bargap=0.5)}
-    return Figure("memory-ledger", "memory-ledger", "Memory ledger", None, "Stacked bars of the table Memory.", "A part that is not known is left out.", plot)
+    return Figure("memory-ledger", "memory-ledger", "Memory ledger", None, "The parts of Memory by variant, stacked.", "Unknown parts are left out.", plot)
