@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,6 +110,4 @@ def server_order(plans: Sequence[ServerPlan], repeat: int) -> tuple[ServerPlan, 
 
 
 def _turned(plan: ServerPlan, repeat: int) -> ServerPlan:
-    from dataclasses import replace
-
     return replace(plan, variants=variant_order(plan.variants, repeat))

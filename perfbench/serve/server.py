@@ -289,10 +289,9 @@ class Server:
             if not self._mark:
                 return
             try:
-                # In a scan the leader must not be missing only because it has been waited for: a number in use as a session is not given away.
                 left = guard.kill_processes(self._mark, process.pid if process else None, terminate_s=_TERMINATE_S)
                 if process is not None and not left:
-                    process.wait()
+                    process.wait()  # a zombie by now: this takes it off the process table
             finally:
                 self._release_guard()
                 self._mark = ""

@@ -1,4 +1,4 @@
-"""Servers with the real vLLM: ready with an adapter, refused, damaged, and gone even after kill -9. About three minutes on two cores."""
+"""Servers with the real vLLM: ready with an adapter, refused, damaged, and gone even after kill -9. Three to five minutes on two cores."""
 
 from __future__ import annotations
 

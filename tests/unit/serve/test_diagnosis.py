@@ -103,7 +103,9 @@ def test_the_last_line_is_given_without_process_and_stamp() -> None:
     assert last_line("") == ""
 
 
-LINES = ["Traceback (most recent call last):", "(W pid=1) ERROR 11-24 04:00:00 [a:1] ", "(W pid=1) ", "1 validation error for X", "ValueError: x", "  at", "\r", "\n", ""]
+STAMP = "(W pid=1) ERROR 11-24 04:00:00 [a:1] "
+LINES = ["Traceback (most recent call last):", STAMP, "(W pid=1) ", "1 validation error for X", "ValueError: x", "  at", "\r", "\n", ""]
+LINES += [STAMP + line for line in LINES]
 
 
 @given(st.lists(st.sampled_from(LINES)).map("\n".join), st.one_of(st.none(), st.integers(-15, 255)))
