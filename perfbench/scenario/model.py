@@ -1,45 +1,21 @@
 """The words of a scenario: what to serve, how to drive it, what good means and what it costs.
 
-Every model is strict and frozen: an unknown key or a wrong type is an error, and nothing changes after validation. What a
-single value must be stands here; what two keys must be together stands in `combinations`; reading a file, in `read`.
-Paths become absolute while a file is read: `read` passes the file's folder as validation context.
+Every model is strict and frozen (`strict`). What a single value must be stands here; what two keys must be together stands in
+`combinations`; reading a file, in `read`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from perfbench.records import LatencyMetric
 from perfbench.scenario.combinations import combination_findings
-from perfbench.scenario.paths import absolute, check_jsonl, looks_like_hub_id
+from perfbench.scenario.paths import absolute, looks_like_hub_id
+from perfbench.scenario.strict import Name, Positive, Scalar, Strict, data_file, folder_of, plain_file
 
 VariantName = Literal["base", "base+lora", "adapter", "merged"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Scalar = bool | int | float | str
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors: a typo would otherwise silently measure something else. Validated once, then frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), use_attribute_docstrings=True)
-
-
-def _folder_of(info: ValidationInfo) -> str | None:
-    """The scenario file's folder, or None for a scenario made in Python (its paths are relative to the current folder)."""
-    return info.context["folder"] if info.context else None
-
-
-def _data_file(value: str, info: ValidationInfo) -> str:
-    path = absolute(value, _folder_of(info))
-    check_jsonl(path)
-    return path
-
-
-def _plain_file(value: str, info: ValidationInfo) -> str:
-    return absolute(value, _folder_of(info), must_exist=True)
 
 
 class ModelRef(Strict):
@@ -57,12 +33,12 @@ class ModelRef(Strict):
     def _from_string(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
-        return {"hub": value} if looks_like_hub_id(value, _folder_of(info)) else {"path": value}
+        return {"hub": value} if looks_like_hub_id(value, folder_of(info)) else {"path": value}
 
     @field_validator("path", mode="after")
     @classmethod
     def _existing(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else absolute(value, _folder_of(info), must_exist=True)
+        return None if value is None else absolute(value, folder_of(info), must_exist=True)
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -144,7 +120,7 @@ class Decoding(Strict):
 class Data(Strict):
     """A file of rows. JSONL: one object a line."""
 
-    path: Annotated[str, AfterValidator(_data_file)]
+    path: Annotated[str, AfterValidator(data_file)]
     """Relative to the scenario file, or `demo:NAME`."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only the first so many rows."""
@@ -253,7 +229,7 @@ class Extraction(Strict):
     task: Literal["extraction"]
     expected: str
     """Column that holds the right object (or its JSON text)."""
-    json_schema: Annotated[str, AfterValidator(_plain_file)] | None = None
+    json_schema: Annotated[str, AfterValidator(plain_file)] | None = None
     """File with the JSON Schema that answers must meet."""
 
 

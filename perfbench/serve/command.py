@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perfbench.errors import Finding
-from perfbench.scenario.model import Scalar, Serve
+from perfbench.scenario.model import Serve
+from perfbench.scenario.strict import Scalar
 from perfbench.variants import ServerPlan
 
 HOST = "127.0.0.1"

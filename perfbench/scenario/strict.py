@@ -1,0 +1,41 @@
+"""What every block of a scenario is made of: a strict and frozen model, the types of single values, and paths.
+
+An unknown key or a wrong type is an error, and nothing changes after validation. Paths become absolute while a file is read: `read` passes the
+file's folder as validation context.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+from perfbench.scenario.paths import absolute, check_jsonl
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scalar = bool | int | float | str
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo would otherwise silently measure something else. Validated once, then frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def folder_of(info: ValidationInfo) -> str | None:
+    """The scenario file's folder, or None for a scenario made in Python (its paths are relative to the current folder)."""
+    return info.context["folder"] if info.context else None
+
+
+def data_file(value: str, info: ValidationInfo) -> str:
+    """The absolute path of a file of rows, checked whole."""
+    path = absolute(value, folder_of(info))
+    check_jsonl(path)
+    return path
+
+
+def plain_file(value: str, info: ValidationInfo) -> str:
+    """The absolute path of a file that exists."""
+    return absolute(value, folder_of(info), must_exist=True)
