@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import sys
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ from perfbench.scenario.paths import read_jsonl
 NGRAM = 13
 FUZZY_RATIO = 90.0
 CANDIDATES = 200
+_POSTINGS = 2000
 _RAREST = 6
 """Words of a sample that are looked up; a near copy at 90% keeps most of its words."""
 _LENGTH_BAND = FUZZY_RATIO / (200 - FUZZY_RATIO)
@@ -197,27 +199,31 @@ def _fuzzy(rest: Sequence[int], samples: Sequence[str], training: Sequence[str])
     rows: dict[str, int] = {}
     for row, text in enumerate(training):
         rows.setdefault(text, row)
-    unique = [text for text in rows if text]
+    unique = sorted((text for text in rows if text), key=len)
+    lengths = [len(text) for text in unique]
     postings: dict[str, list[int]] = defaultdict(list)
     for number, text in enumerate(unique):
         for word in set(text.split()):
             postings[word].append(number)
     found: dict[int, tuple[int, float]] = {}
     for index in rest:
-        candidates = _candidates(samples[index], unique, postings)
+        candidates = _candidates(samples[index], lengths, postings)
         best = process.extractOne(samples[index], [unique[number] for number in candidates], scorer=fuzz.ratio, score_cutoff=FUZZY_RATIO)
         if best is not None:
             found[index] = (rows[best[0]], float(best[1]))
     return found
 
 
-def _candidates(sample: str, unique: Sequence[str], postings: dict[str, list[int]]) -> list[int]:
-    """Training texts of a fitting length that share most of the sample's rarest words."""
+def _candidates(sample: str, lengths: Sequence[int], postings: dict[str, list[int]]) -> list[int]:
+    """Training texts (by number, in order of length) of a fitting length that share most of the sample's rarest words."""
     rarest = sorted((word for word in set(sample.split()) if word in postings), key=lambda word: (len(postings[word]), word))[:_RAREST]
-    low, high = len(sample) * _LENGTH_BAND, len(sample) / _LENGTH_BAND
+    first, last = bisect_left(lengths, len(sample) * _LENGTH_BAND), bisect_right(lengths, len(sample) / _LENGTH_BAND)
+    nearest = bisect_left(lengths, len(sample))
     shared: Counter[int] = Counter()
     for word in rarest:
-        if shared and len(postings[word]) > 20 * CANDIDATES:
-            break
-        shared.update(number for number in postings[word] if low <= len(unique[number]) <= high)
+        fitting = postings[word][bisect_left(postings[word], first) : bisect_left(postings[word], last)]
+        if len(fitting) > _POSTINGS:  # a word that stands everywhere: only the texts nearest in length
+            middle = min(max(bisect_left(fitting, nearest), _POSTINGS // 2), len(fitting) - _POSTINGS // 2)
+            fitting = fitting[middle - _POSTINGS // 2 : middle + _POSTINGS // 2]
+        shared.update(fitting)
     return [number for number, _ in shared.most_common(CANDIDATES)]

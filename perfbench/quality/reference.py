@@ -6,11 +6,16 @@ the served token was (teacher forcing: one difference does not carry over to the
     greedy (temperature 0)   regret  = logp(reference's first choice) - logp(served token); 0 where they agree
     sampled                  excess  = -logp(served token) - entropy; its mean is 0 for honest sampling, whatever the entropy
 
-Rounding flips only near-ties, which costs next to nothing. Measured with SmolLM2-135M, 12 prompts, 648 tokens: vLLM 0.32 in
-bfloat16 has a mean regret of 0.0023 (largest 0.95) and transformers in bfloat16 0.0011, in float16 below 0.0001, with 8-bit weights
-0.0011. Damage costs far more: one layer of 30 scaled by two 0.18; a layer shuffled or left out 0.27 to 0.43; noise of 10% 1.0; the first
-layer shuffled 7.6; 4-bit weights by plain rounding 0.44. So a mean above 0.05 fails, if the total is above 2 nats: a very short answer
-may hold one honest near-tie. The sampled mean may also be off by chance: three standard errors are allowed. With top_p below 1 the
+Rounding flips only near-ties, which costs next to nothing. Damage costs far more. Mean regret, SmolLM2-135M-Instruct:
+
+    0.0023  vLLM 0.32 (CPU) in bfloat16, 648 tokens, the largest 0.95; 0.0008 to 0.0028 with LoRA enabled and used
+    0.0011  transformers in bfloat16; below 0.0001 in float16; 0.0011 with 8-bit weights
+    0.03    every MLP scaled by 1.1: passes, this is the limit of the method
+    0.13    an adapter that is not applied (random, rank 4, small); noise of 5% on all weights
+    0.18    one layer's MLP of 30 scaled by 2; 0.27 to 0.9 one tensor of one layer shuffled or left out; 0.31 two layers swapped
+    0.44    4-bit weights by plain rounding; 1.0 noise of 10%; 7.6 the first layer shuffled; 10.6 random tokens
+
+So a mean above 0.05 fails if the total is above 2 nats too: a very short answer may hold one honest near-tie. The sampled mean may also be off by chance: three standard errors are allowed. With top_p below 1 the
 served tokens are more probable than the entropy says, which can hide damage but never invents it.
 
 It runs as a process of its own (`python -m perfbench.quality.reference`: spec on stdin, result on stdout, both JSON), so that the

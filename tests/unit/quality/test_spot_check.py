@@ -1,0 +1,75 @@
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfbench.errors import EndpointError
+from perfbench.quality.decide import decide
+from perfbench.quality.fairness import check_same_asked
+from perfbench.quality.spot_check import prepare, spot_check
+from perfbench.records import QualityRecord
+from perfbench.results import RunFolder
+from perfbench.scenario.model import Decoding, Prompt, Quality
+
+_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
+assert _spec is not None and _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+AnsweringServer, chat = _module.AnsweringServer, _module.chat
+
+COMMANDS = {"lamp on": {"intent": "on", "what": "lamp"}, "lamp off": {"intent": "off", "what": "lamp"}, "heat on": {"intent": "on", "what": "heat"}}
+PROMPT = Prompt(system="JSON only", user="{{ text }}")
+
+
+@pytest.fixture
+def quality(tmp_path: Path) -> Quality:
+    path = tmp_path / "eval.jsonl"
+    path.write_text("".join(json.dumps({"id": f"s{n}", "text": text, "want": want}) + "\n" for n, (text, want) in enumerate(COMMANDS.items())))
+    return Quality.model_validate({"data": {"path": str(path)}, "task": {"task": "extraction", "expected": "want"}, "margin": 0.1, "concurrency": 2})
+
+
+def test_two_variants_from_server_to_verdict_and_disk(quality: Quality, tmp_path: Path) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        text = body["messages"][1]["content"]
+        if body["model"] == "base":
+            return chat(f"Sure! ```json\n{json.dumps(COMMANDS[text])}\n```") if text != "heat on" else (500, b"no")
+        return chat(json.dumps(COMMANDS[text]))
+
+    held_out = prepare(quality, PROMPT, Decoding())
+    with AnsweringServer(reply) as server:
+        found = {
+            variant: spot_check(held_out, quality, Decoding(), variant=variant, url=server.url, model=variant, contaminated={"s1"})
+            for variant in ("base", "adapter")
+        }
+        assert {json.dumps(body["messages"][0]) for body in server.bodies} == {'{"role": "system", "content": "JSON only"}'}
+    assert check_same_asked(found) == []
+    base, adapter = found["base"], found["adapter"]
+    assert [record.sample_id for record in base] == ["s0", "s1", "s2"]
+    assert [record.label for record in base] == ["wrong format", "wrong format", "no answer"]
+    assert base[2].error == "http: status 500: no"
+    assert base[0].scores["field_accuracy"] == 1.0
+    assert [record.contaminated for record in adapter] == [False, True, False]
+    assert all(record.passed for record in adapter)
+    summary = decide(base, adapter, quality)
+    assert summary.improvements == 3
+    assert summary.metrics["exact_match"].value == 1.0
+    assert summary.without_contaminated is not None
+
+    folder = RunFolder.create(tmp_path, "test")
+    folder.write_quality("adapter", adapter)
+    assert folder.quality("adapter") == adapter
+
+
+def test_a_server_that_answers_nothing_is_one_error(quality: Quality) -> None:
+    with AnsweringServer(lambda body: (404, b'{"error": {"message": "no such model"}}')) as server, pytest.raises(EndpointError, match="all 3 requests"):
+        spot_check(prepare(quality, PROMPT, Decoding()), quality, Decoding(), variant="x", url=server.url, model="x")
+
+
+def test_unknown_contamination_stays_unknown(quality: Quality) -> None:
+    held_out = prepare(quality, PROMPT, Decoding())
+    with AnsweringServer(lambda body: chat("{}")) as server:
+        records: list[QualityRecord] = spot_check(held_out, quality, Decoding(), variant="x", url=server.url, model="x")
+    assert {record.contaminated for record in records} == {None}
+    assert {record.label for record in records} == {"incomplete answer"}
