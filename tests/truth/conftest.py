@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ class Answer:
     received_ns: int
     connection: int
     chunks: list[int]
+    """Right before the write that holds the chunk's last byte."""
+    written: list[int]
+    """Right after it."""
     end_ns: int
 
 
@@ -96,7 +100,7 @@ def make_spec(folder: Path, url: str, bodies: list[dict[str, Any]], *, offsets_s
         "trial": "adapter.closed.r0", "variant": "adapter", "url": url, "path": "/v1/chat/completions", "api_key_env": None,
         "bodies_path": str(folder / "bodies.jsonl"), "arrival": "closed" if offsets_s is None else "poisson",
         "concurrency": 1 if offsets_s is None else None, "schedule_path": None if schedule_path is None else str(schedule_path),
-        "warmup_s": 0.0, "duration_s": 0.3, "drain_s": 5.0, "max_in_flight": 4096, "request_timeout_s": 10.0, "keep_text": True,
+        "warmup_s": 0.0, "duration_s": 0.5, "drain_s": 5.0, "max_in_flight": 4096, "request_timeout_s": 10.0, "keep_text": True,
         "records_path": str(folder / "records.parquet"), "spool_path": str(folder / "records.spool"),
     }
     return TrialSpec(**(values | changes))
@@ -128,6 +132,18 @@ def drive(load_process: LoadProcess, truth_server: TruthServer, tmp_path: Path) 
         return Driven(spec, outcome, records, truth_server.answers())
 
     return run
+
+
+def when_spooled(spec: TrialSpec, size: int, action: Callable[[], object]) -> None:
+    """Do something in the middle of a trial: as soon as it has spooled so many bytes. A pause would be too short on a busy machine."""
+
+    def wait() -> None:
+        spool, deadline = Path(spec.spool_path), time.monotonic() + 30
+        while time.monotonic() < deadline and not (spool.exists() and spool.stat().st_size >= size):
+            time.sleep(0.01)
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def read_records(path: Path) -> list[Record]:

@@ -29,7 +29,7 @@ def test_open_loop_keeps_its_schedule_while_the_server_hangs(drive: Drive) -> No
 
 
 def test_idle_connections_stand_ready_for_a_burst(drive: Drive) -> None:
-    driven = drive([request_body(ttft_ms=100, gap_ms=1, tokens=2)], offsets_s=[0.2] * 30, duration_s=0.4)
+    driven = drive([request_body(ttft_ms=100, gap_ms=1, tokens=2)], offsets_s=[0.2] * 30, duration_s=0.8)
     assert driven.outcome.requests_ok == 30
     assert len({answer.connection for answer in driven.answers.values()}) == 30
     assert statistics.median(record.sent_ns - record.scheduled_ns for record in driven.records) < 20_000_000
@@ -37,7 +37,7 @@ def test_idle_connections_stand_ready_for_a_burst(drive: Drive) -> None:
 
 def test_the_limit_in_flight_holds_back_counts_and_keeps_the_arrivals_own_time(drive: Drive) -> None:
     offsets_s = [0.0, 0.01, 0.02, 0.03, 0.5]
-    driven = drive([request_body(ttft_ms=200, gap_ms=0, tokens=1)], offsets_s=offsets_s, duration_s=0.6, max_in_flight=2)
+    driven = drive([request_body(ttft_ms=200, gap_ms=0, tokens=1)], offsets_s=offsets_s, duration_s=1.0, max_in_flight=2)
     records, start = driven.records, driven.outcome.started_ns
     assert [record.scheduled_ns - start for record in records] == [round(offset * 1e9) for offset in offsets_s]
     assert driven.outcome.held_back == 2

@@ -9,7 +9,7 @@ import pytest
 
 from perfbench.errors import LoadError
 from perfbench.load.engine import LoadProcess
-from tests.truth.conftest import Drive, TruthServer, make_spec, request_body, text_of
+from tests.truth.conftest import Drive, TruthServer, make_spec, request_body, text_of, when_spooled
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_fault_leaves_its_record_and_the_next_request_is_fine(
     drive: Drive, truth: dict[str, Any], error: str, message: str, chunks: int, status: int | None
 ) -> None:
     bad, good = request_body(ttft_ms=5, gap_ms=2, tokens=5, **truth), request_body(ttft_ms=5, gap_ms=2, tokens=5)
-    driven = drive([bad, good], offsets_s=[0.0, 0.06], duration_s=0.1)
+    driven = drive([bad, good], offsets_s=[0.0, 0.06])
     failed, fine = driven.records
     assert (failed.status, failed.error, failed.http_status, len(failed.chunk_ns)) == ("failed", error, status, chunks)
     assert failed.error_message.startswith(message)
@@ -42,7 +42,7 @@ def test_a_fault_leaves_its_record_and_the_next_request_is_fine(
 
 @pytest.mark.parametrize(("fault", "chunks"), [("hang", 0), ("stall", 2)])
 def test_a_request_that_never_ends_times_out(drive: Drive, fault: str, chunks: int) -> None:
-    driven = drive([request_body(ttft_ms=5, gap_ms=2, tokens=5, fault=fault, at=2)], duration_s=0.05, request_timeout_s=0.2)
+    driven = drive([request_body(ttft_ms=5, gap_ms=2, tokens=5, fault=fault, at=2)], offsets_s=[0.0], request_timeout_s=0.2)
     (record,) = driven.records
     assert (record.status, record.error, record.error_message, len(record.chunk_ns)) == ("failed", "timeout", "no end after 0.2 s", chunks)
     assert 0.2 <= (record.end_ns - record.sent_ns) / 1e9 < 1.0
@@ -54,15 +54,13 @@ def test_what_is_in_flight_after_the_drain_is_cancelled_not_failed_by_the_server
     assert 0.3 <= (driven.outcome.ended_ns - driven.outcome.started_ns) / 1e9 < 2.0
 
 
-def test_a_server_that_dies_leaves_connect_records_and_no_flood(load_process: LoadProcess, truth_server: TruthServer, drive: Drive) -> None:
+def test_a_server_that_dies_leaves_connect_records_and_no_flood(truth_server: TruthServer, drive: Drive, tmp_path: Any) -> None:
     bodies = [request_body(ttft_ms=20, gap_ms=1, tokens=2), request_body(ttft_ms=20, gap_ms=30, tokens=50)]
-    from threading import Timer
-
-    Timer(0.3, truth_server.process.kill).start()
-    driven = drive(bodies, concurrency=2, duration_s=0.8)
+    when_spooled(make_spec(tmp_path / "trial", truth_server.url, bodies), 1_000, truth_server.process.kill)
+    driven = drive(bodies, concurrency=2, duration_s=1.5)
     errors = [record.error for record in driven.records]
     assert "disconnected" in errors
-    assert 4 <= errors.count("connect") <= 20
+    assert 4 <= errors.count("connect") <= 2 * 15  # one each 0.1 s and stream
     refused = next(record for record in driven.records if record.error == "connect")
     assert (refused.sent_ns, refused.error_message, refused.bytes_received) == (None, "no connection: Connection refused", 0)
 

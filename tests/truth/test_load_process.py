@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from perfbench.errors import LoadError
 from perfbench.load.decode import recover_spool
 from perfbench.load.engine import LoadProcess
 from perfbench.load.messages import Progress
-from tests.truth.conftest import TruthServer, make_spec, read_records, request_body, text_of
+from tests.truth.conftest import TruthServer, make_spec, read_records, request_body, text_of, when_spooled
 
 
 def is_alive(pid: int) -> bool:
@@ -55,10 +54,10 @@ def test_cancel_stops_sending_drains_and_saves(load_process: LoadProcess, truth_
     bodies = [request_body(ttft_ms=5, gap_ms=20, tokens=5), request_body(fault="hang")]
     concurrency = None if offsets_s else 3
     spec = make_spec(tmp_path / "t", truth_server.url, bodies, duration_s=20.0, drain_s=20.0, offsets_s=offsets_s, concurrency=concurrency)
-    threading.Timer(0.7, load_process.cancel).start()
+    when_spooled(spec, 3_000, load_process.cancel)
     started = time.monotonic()
     outcome = load_process.run(spec)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 15
     records = read_records(Path(spec.records_path))
     assert outcome.requests_ok > 0
     cancelled = [record for record in records if record.status == "failed"]
@@ -71,7 +70,7 @@ def test_cancel_stops_sending_drains_and_saves(load_process: LoadProcess, truth_
 def test_ctrl_c_in_the_parent_saves_before_it_goes_on(truth_server: TruthServer, tmp_path: Path) -> None:
     spec = make_spec(tmp_path / "t", truth_server.url, [request_body(ttft_ms=5, gap_ms=5, tokens=5)], concurrency=2, duration_s=30.0)
     with LoadProcess(tmp_path / "load.log") as load:
-        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+        when_spooled(spec, 30_000, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             load.run(spec)
         assert len(read_records(Path(spec.records_path))) > 10
@@ -83,14 +82,15 @@ def test_kill_9_loses_only_what_was_in_flight(truth_server: TruthServer, tmp_pat
     bodies = [request_body(ttft_ms=5, gap_ms=3, tokens=5)]
     spec = make_spec(tmp_path / "t", truth_server.url, bodies, concurrency=4, duration_s=30.0)
     with LoadProcess(tmp_path / "load.log") as load:
-        threading.Timer(1.0, os.kill, (load.pid, signal.SIGKILL)).start()
+        pid = load.pid
+        when_spooled(spec, 100_000, lambda: os.kill(pid, signal.SIGKILL))
         with pytest.raises(LoadError, match=r"was killed by signal 9 during trial adapter\.closed\.r0"):
             load.run(spec)
     assert not Path(spec.records_path).exists()
     time.sleep(0.1)
     records = {record.request_id: record for record in recover_spool(Path(spec.spool_path))}
     answered = truth_server.answers()
-    assert len(records) > 50
+    assert len(records) >= 30
     assert set(records) <= set(answered)
     assert len(set(answered) - set(records)) <= 2 * 4  # in flight, and ended in the very moment
     assert {(record.status, record.output_text, record.trial, record.variant) for record in records.values()} == {

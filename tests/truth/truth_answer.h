@@ -23,7 +23,7 @@ typedef struct {
     size_t sent_of_payload;   /* of the step's payload: handed to the kernel */
     size_t *cuts, cut_count, cut_room, cut_at;
     size_t *marks, mark_count, mark_room, mark_at; /* payload offsets after the last byte of each content event */
-    i64 received_ns, *stamps;
+    i64 received_ns, *before, *after; /* each content event: right before and right after the write with its last byte */
     int stamp_count, stamp_room;
     char id[200];
     Script script;

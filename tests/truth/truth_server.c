@@ -12,8 +12,8 @@
  * `at`: the fault strikes after so many content chunks. Headers are sent when the request is whole; content chunk k at received + ttft + k * gap,
  * absolute, so that delays do not add up. `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
  *
- * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k] is taken right
- * before the write that holds the last byte of content event k (of its blank line). Text of token k: token_text in truth_answer.h.
+ * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "written": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k]
+ * is taken right before the write that holds the last byte of content event k (of its blank line), written[k] right after it. Text of token k: token_text in truth_answer.h.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -83,12 +83,14 @@ static void close_conn(Conn *c) {
     close(c->fd);
     conns[c->fd] = NULL;
     running -= c->busy;
-    free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->stamps); free(c);
+    free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->before); free(c->after); free(c);
 }
 
 static void log_answer(Conn *c) {
     fprintf(log_file, "{\"id\":\"%s\",\"received_ns\":%lld,\"connection\":%d,\"chunks\":[", c->id, c->received_ns, c->serial);
-    for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->stamps[k]);
+    for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->before[k]);
+    fprintf(log_file, "],\"written\":[");
+    for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->after[k]);
     fprintf(log_file, "],\"end_ns\":%lld}\n", now_ns());
     fflush(log_file);
 }
@@ -168,13 +170,20 @@ static void advance(Conn *c) {
         cut_payload(c);
     }
     size_t end = c->cuts[c->cut_at++];
+    int earlier = c->stamp_count;
     i64 stamp = now_ns();
     for (; c->mark_at < c->mark_count && c->marks[c->mark_at] <= end; c->mark_at++) {
-        if (c->stamp_count == c->stamp_room) c->stamps = grow(c->stamps, (c->stamp_room = c->stamp_room * 2 + 64) * sizeof(i64));
-        c->stamps[c->stamp_count++] = stamp;
+        if (c->stamp_count == c->stamp_room) {
+            c->stamp_room = c->stamp_room * 2 + 64;
+            c->before = grow(c->before, c->stamp_room * sizeof(i64));
+            c->after = grow(c->after, c->stamp_room * sizeof(i64));
+        }
+        c->before[c->stamp_count] = c->after[c->stamp_count] = stamp;
+        c->stamp_count++;
     }
     if (!put(c, c->payload.data + c->sent_of_payload, end - c->sent_of_payload)) { log_answer(c); close_conn(c); return; }
     c->sent_of_payload = end;
+    for (int k = earlier; k < c->stamp_count; k++) c->after[k] = now_ns();
     if (c->cut_at < c->cut_count) heap_push(stamp + s->split_ns, c->fd, c->generation);
     else if (c->step == END + 1) finish_answer(c);
     else heap_push(step_time(c), c->fd, c->generation);
