@@ -1,7 +1,7 @@
 """What the manifest says a run was to do, in the scenario's own types.
 
 The manifest holds the scenario as resolved. It cannot be validated as a whole again: a finished run is analysed on other machines, and there its
-data files need not exist. So the parts that name no file are validated, and `quality`, which does, is put together as it stands.
+data files need not exist. So what names no file is validated; a trace and `quality`, which do, are put together as they stand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from perfbench.records import Manifest
 from perfbench.scenario.model import Classification, Cost, Data, Extraction, Quality, SloLimit, Stage
+from perfbench.scenario.trace import Trace
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,7 +38,7 @@ class Experiment:
 def experiment_of(manifest: Manifest) -> Experiment:
     """Read the scenario that a manifest holds. Raises pydantic.ValidationError for a manifest that was changed by hand."""
     scenario = manifest.scenario
-    stages = [_validated(Stage, stage) for stage in scenario["load"]["stages"]]
+    stages = [_stage(stage) for stage in scenario["load"]["stages"]]
     quality, cost = scenario.get("quality"), scenario.get("cost")
     endpoints = scenario.get("endpoints") or {}
     return Experiment(
@@ -54,6 +55,12 @@ def experiment_of(manifest: Manifest) -> Experiment:
 
 def _validated(kind: type[Model], value: dict[str, Any]) -> Model:
     return kind.model_validate_json(msgspec.json.encode(value))
+
+
+def _stage(value: dict[str, Any]) -> Stage:
+    trace = value.get("trace")
+    stage = _validated(Stage, {**value, "trace": None})
+    return stage.model_copy(update={"trace": Trace.model_construct(**trace)}) if trace else stage
 
 
 def _quality(value: dict[str, Any]) -> Quality:

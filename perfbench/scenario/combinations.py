@@ -7,6 +7,9 @@ from typing import Any
 
 from perfbench.errors import Finding
 
+DEFAULT_DURATION_S = 30.0
+"""Of a stage's window."""
+
 
 def combination_findings(scenario: Mapping[str, Any]) -> list[Finding]:
     """Findings over a scenario as plain data (a parsed file or a dumped model). Values of a wrong type are left to the models."""
@@ -42,25 +45,79 @@ def _variants(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("models.merged", "variant `merged` needs it, or `models.base` and `models.adapter` to merge")
 
 
+ARRIVAL_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "closed": (("concurrency",), ("think_time_s",)),
+    "constant": (("rate_per_s",), ()),
+    "poisson": (("rate_per_s",), ()),
+    "gamma": (("rate_per_s", "burstiness"), ()),
+    "ramp": (("rate_per_s", "to_rate_per_s"), ()),
+    "step": (("rate_per_s", "to_rate_per_s", "steps"), ()),
+    "spike": (("rate_per_s", "to_rate_per_s", "spike_at_s", "spike_s"), ()),
+    "sine": (("rate_per_s", "amplitude", "period_s"), ()),
+    "trace": (("trace",), ()),
+}
+"""Keys of a stage that belong to an arrival: those it needs, and those it may have. A key that stands nowhere here fits every arrival."""
+_MEANING = {
+    "concurrency": "how many requests to keep in flight",
+    "rate_per_s": "arrivals per second",
+    "burstiness": "shape of the gamma distribution; 1 is Poisson, below 1 burstier",
+    "to_rate_per_s": "the rate to go to",
+    "steps": "how many levels",
+    "spike_at_s": "when the spike begins, from the start of the window",
+    "spike_s": "how long the spike lasts",
+    "amplitude": "how far the rate swings, as a share of it",
+    "period_s": "length of one period",
+    "trace": "a block with the `path` of the trace",
+}
+_SPIKE_KEYS = (("spike_at_s", None), ("spike_s", None), ("duration_s", DEFAULT_DURATION_S))
+
+
 def _stages(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, value in enumerate(_list(_mapping(scenario.get("load")).get("stages"))):
         stage = _mapping(value)
         key = f"load.stages[{index}]"
-        name, arrival = stage.get("name"), stage.get("arrival")
+        name = stage.get("name")
         if isinstance(name, str) and name in seen:
             yield Finding(f"{key}.name", f"another stage is named `{name}`; give each its own name")
         seen.add(str(name))
-        if arrival == "closed":
-            if stage.get("concurrency") is None:
-                yield Finding(f"{key}.concurrency", "arrival `closed` needs it: how many requests to keep in flight")
-            if stage.get("rate_per_s") is not None:
-                yield Finding(f"{key}.rate_per_s", "arrival `closed` has no rate, it sends when a response has ended; use `poisson` or `constant`")
-        elif arrival in ("constant", "poisson"):
-            if stage.get("rate_per_s") is None:
-                yield Finding(f"{key}.rate_per_s", f"arrival `{arrival}` needs it: arrivals per second")
-            if stage.get("concurrency") is not None:
-                yield Finding(f"{key}.concurrency", f"arrival `{arrival}` never waits for a response; use `max_in_flight` for a limit")
+        yield from _arrival_keys(key, stage)
+        yield from _spike(key, stage)
+        yield from _trace_part(key, stage)
+
+
+def _arrival_keys(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
+    """Keys that the stage's arrival needs and lacks, and keys that belong to another arrival."""
+    arrival = stage.get("arrival")
+    if not isinstance(arrival, str) or arrival not in ARRIVAL_KEYS:
+        return
+    needed, optional = ARRIVAL_KEYS[arrival]
+    for name in needed:
+        if stage.get(name) is None:
+            yield Finding(f"{key}.{name}", f"arrival `{arrival}` needs it: {_MEANING[name]}")
+    for name in dict.fromkeys(name for keys in ARRIVAL_KEYS.values() for part in keys for name in part):
+        if stage.get(name) is not None and name not in (*needed, *optional):
+            owners = ", ".join(f"`{owner}`" for owner, keys in ARRIVAL_KEYS.items() if name in (*keys[0], *keys[1]))
+            limit = "; use `max_in_flight` for a limit" if name == "concurrency" else ""
+            yield Finding(f"{key}.{name}", f"arrival `{arrival}` has no use for it, it belongs to {owners}; remove it or change `arrival`{limit}")
+
+
+def _spike(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
+    at_s, length_s, window_s = (_number(stage.get(name, default)) for name, default in _SPIKE_KEYS)
+    if stage.get("arrival") == "spike" and at_s is not None and length_s is not None and window_s is not None and at_s + length_s > window_s:
+        yield Finding(f"{key}.spike_s", f"the spike would end {at_s + length_s:g} s after the start of a window of {window_s:g} s; let it end inside")
+
+
+def _trace_part(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
+    trace = _mapping(stage.get("trace"))
+    from_s, until_s = _number(trace.get("from_s", 0.0)), _number(trace.get("until_s"))
+    if from_s is not None and until_s is not None and until_s <= from_s:
+        yield Finding(f"{key}.trace.until_s", f"{until_s:g} s is not after `from_s` ({from_s:g} s); correct one of them")
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no number: the models refuse it."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 QUALITY_METRICS = {

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from perfbench.records import LatencyMetric
-from perfbench.scenario.combinations import combination_findings
+from perfbench.scenario.combinations import DEFAULT_DURATION_S, combination_findings
 from perfbench.scenario.paths import absolute, looks_like_hub_id
-from perfbench.scenario.strict import Name, Positive, Scalar, Strict, data_file, folder_of, plain_file
+from perfbench.scenario.strict import Name, NotNegative, Positive, Scalar, Strict, data_file, folder_of, plain_file
+from perfbench.scenario.trace import Trace
 
 VariantName = Literal["base", "base+lora", "adapter", "merged"]
+Arrival = Literal["closed", "constant", "poisson", "gamma", "ramp", "step", "spike", "sine", "trace"]
 
 
 class ModelRef(Strict):
@@ -147,19 +149,42 @@ class Output(Strict):
 
 
 class Stage(Strict):
-    """One load level: an arrival process, a warm-up and a measured window."""
+    """One load level: an arrival process, a warm-up and a measured window. Which keys belong to which arrival: `ARRIVAL_KEYS` in combinations.
+
+    closed sends when a response has ended, each stream after its think time. All others are open loop: they send at times fixed beforehand, whatever
+    the server does. constant: every 1/rate s. poisson: a homogeneous Poisson process. gamma: a renewal process with gamma-distributed gaps. ramp, step,
+    spike, sine: Poisson processes whose rate changes over the window; their warm-up runs at the rate with which the window starts. trace: the times of
+    a file."""
 
     name: Name
     """Stands in every table."""
-    arrival: Literal["closed", "constant", "poisson"]
-    """closed: sends when a response has ended. constant, poisson: sends at its own times, whatever the server does."""
+    arrival: Arrival
+    """Who decides when the next request is sent."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """closed: so many requests are kept in flight."""
+    think_time_s: NotNegative | None = None
+    """closed: from the end of a response to the next request of its stream; default: none."""
     rate_per_s: Positive | None = None
-    """constant, poisson: arrivals per second, whatever the server does."""
-    warmup_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Arrivals per second. ramp, step, spike: the rate that it starts with. sine: the mean over a period."""
+    burstiness: Positive | None = None
+    """gamma: shape of the gaps' distribution, as in vLLM: 1 is Poisson, below 1 burstier, above 1 more even. Squared CV of the gaps = 1 / burstiness."""
+    to_rate_per_s: Positive | None = None
+    """ramp, step: the rate that it ends with. spike: the rate inside the spike."""
+    steps: Annotated[int, Field(ge=2)] | None = None
+    """step: so many levels, equally long and equally far apart, from `rate_per_s` to `to_rate_per_s`."""
+    spike_at_s: NotNegative | None = None
+    """spike: it begins so long after the start of the window."""
+    spike_s: Positive | None = None
+    """spike: it lasts so long."""
+    amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
+    """sine: the rate is rate_per_s x (1 + amplitude x sin(2 pi t / period_s)), t from the start of the window."""
+    period_s: Positive | None = None
+    """sine: length of one period; 86400 is a day."""
+    trace: Trace | None = None
+    """trace: the file, and the part of it."""
+    warmup_s: NotNegative = 5.0
     """Driven like the window, left out of every number."""
-    duration_s: Positive = 30.0
+    duration_s: Positive = DEFAULT_DURATION_S
     """The measured window."""
     drain_s: Positive = 30.0
     """After the window, requests in flight get so long to end."""
