@@ -15,8 +15,9 @@ Rounding flips only near-ties, which costs next to nothing. Damage costs far mor
     0.18    one layer's MLP of 30 scaled by 2; 0.27 to 0.9 one tensor of one layer shuffled or left out; 0.31 two layers swapped
     0.44    4-bit weights by plain rounding; 1.0 noise of 10%; 7.6 the first layer shuffled; 10.6 random tokens
 
-So a mean above 0.05 fails if the total is above 2 nats too: a very short answer may hold one honest near-tie. The sampled mean may also be off by chance: three standard errors are allowed. With top_p below 1 the
-served tokens are more probable than the entropy says, which can hide damage but never invents it.
+So a mean above 0.05 fails if the total is above 2 nats too: a very short answer may hold one honest near-tie. The sampled mean may
+also be off by chance: three standard errors are allowed. With top_p below 1 the served tokens are more probable than the entropy
+says, which can hide damage but never invents it.
 
 It runs as a process of its own (`python -m perfbench.quality.reference`: spec on stdin, result on stdout, both JSON), so that the
 memory is free again before load is driven. What does not fit, or cannot be checked, is `skipped` with its reason.
