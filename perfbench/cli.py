@@ -183,7 +183,7 @@ def _model_ref(argument: str, text: str) -> Any:
     from pydantic import ValidationError
 
     from perfbench.errors import InputError
-    from perfbench.scenario.model import ModelRef
+    from perfbench.scenario.references import ModelRef
 
     try:
         return ModelRef.model_validate(text)

@@ -15,8 +15,9 @@ import jinja2.sandbox
 import msgspec
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.scenario.model import Data, Decoding, Output, Prompt
-from perfbench.scenario.paths import read_jsonl
+from perfbench.scenario.data_files import read_rows
+from perfbench.scenario.model import Decoding, Output, Prompt
+from perfbench.scenario.references import Data
 
 
 class RenderedPrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +39,7 @@ def render_data(data: Data, prompt: Prompt, *, key: str) -> tuple[list[RenderedP
     The prompt's id is the row's `id` where there is one, else its number from 0. Returns prompts and rows, in the file's order.
     Raises ScenarioError for a template that cannot be parsed or names a column that a row lacks, and for an id used twice.
     """
-    rows = read_jsonl(data.path, data.limit)
+    rows = read_rows(data.path, data.limit, data.columns)
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     templates = {part: _template(environment, part, source) for part, source in (("system", prompt.system), ("user", prompt.user)) if source is not None}
     rendered: list[RenderedPrompt] = []

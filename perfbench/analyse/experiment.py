@@ -13,7 +13,8 @@ import msgspec
 from pydantic import BaseModel
 
 from perfbench.records import Manifest
-from perfbench.scenario.model import Classification, Cost, Data, Extraction, Quality, SloLimit, Stage
+from perfbench.scenario.model import Classification, Cost, Extraction, Quality, SloLimit, Stage
+from perfbench.scenario.references import Data
 from perfbench.scenario.trace import Trace
 
 Model = TypeVar("Model", bound=BaseModel)

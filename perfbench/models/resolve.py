@@ -9,7 +9,7 @@ from perfbench.errors import MissingPartError, ModelError
 from perfbench.models.headers import other_weight_files, safetensors_files
 
 if TYPE_CHECKING:
-    from perfbench.scenario.model import ModelRef
+    from perfbench.scenario.references import ModelRef
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.safetensors"]
 """Everything a server needs; leaves out other forms of the same weights (pickle, ONNX, GGUF) that many repositories carry beside it."""

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from perfbench.errors import Finding, ScenarioError
 from perfbench.scenario.model import Prompt, Quality
-from perfbench.scenario.paths import read_jsonl
+from perfbench.scenario.data_files import read_rows
 
 NGRAM = 13
 FUZZY_RATIO = 90.0
@@ -83,7 +83,7 @@ def check_contamination(quality: Quality, prompt: Prompt, sample_ids: Sequence[s
     """
     if quality.train_data is None:
         return None
-    training = read_jsonl(quality.train_data.path, quality.train_data.limit)
+    training = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
     columns = _prompt_columns(prompt)
     if quality.train_column is not None:
         training_texts = [str(row[quality.train_column]) for row in training]

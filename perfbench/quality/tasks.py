@@ -15,8 +15,8 @@ from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import classification, extraction
 from perfbench.quality.labels import Scored
 from perfbench.quality.schema import Schema, read_schema
+from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.model import Classification, Extraction, Quality
-from perfbench.scenario.paths import read_jsonl
 
 _SHOWN = 5
 """Rows named in full; a column that is missing everywhere should not fill the screen."""
@@ -44,13 +44,13 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
     """
     findings: list[Finding] = []
     try:
-        make_scorer(quality, read_jsonl(quality.data.path, quality.data.limit))
+        make_scorer(quality, read_rows(quality.data.path, quality.data.limit, quality.data.columns))
     except ScenarioError as error:
         findings += error.findings
     if quality.train_column is not None and quality.train_data is None:
         findings.append(Finding("quality.train_column", "there is no `quality.train_data` that it could be a column of; add it"))
     if quality.train_data is not None and quality.train_column is not None:
-        rows = read_jsonl(quality.train_data.path, quality.train_data.limit)
+        rows = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
         lacking = [number for number, row in enumerate(rows) if quality.train_column not in row]
         if lacking:
             findings.append(Finding("quality.train_column", f"{_rows(lacking)} of {quality.train_data.path} lack it; they have {', '.join(rows[lacking[0]])}"))

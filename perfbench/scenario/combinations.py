@@ -13,7 +13,7 @@ DEFAULT_DURATION_S = 30.0
 
 def combination_findings(scenario: Mapping[str, Any]) -> list[Finding]:
     """Findings over a scenario as plain data (a parsed file or a dumped model). Values of a wrong type are left to the models."""
-    return [*_variants(scenario), *_stages(scenario), *_quality(scenario)]
+    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *_quality(scenario)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -43,6 +43,60 @@ def _variants(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("models.adapter", "variants `base+lora` and `adapter` need it; add the adapter's folder or hub id")
     if "merged" in variants and not has["merged"] and not (has["base"] and has["adapter"]):
         yield Finding("models.merged", "variant `merged` needs it, or `models.base` and `models.adapter` to merge")
+
+
+def _adapters(scenario: Mapping[str, Any]) -> Iterator[Finding]:
+    models, spread = _mapping(scenario.get("models")), _mapping(_mapping(scenario.get("load")).get("adapters"))
+    further = [str(name) for name in _mapping(models.get("adapters"))]
+    if further and models.get("adapter") is None:
+        yield Finding("models.adapters", "these are served beside `models.adapter`, the one that is merged and checked; add it")
+    for name in sorted(set(further) & {"base", "adapter", "merged"}):
+        yield Finding(f"models.adapters.{name}", f"`{name}` is the name of a variant; give the adapter another one")
+    kind = spread.get("spread")
+    if kind is None:
+        return
+    if "adapter" not in _list(scenario.get("variants")) or not further:
+        yield Finding("load.adapters", "spreads the requests of variant `adapter` over `models.adapters`; add both, or remove it")
+    for name, owner in (("exponent", "zipf"), ("weights", "weighted")):
+        if (spread.get(name) is not None) != (kind == owner):
+            yield Finding(f"load.adapters.{name}", f"belongs to `spread: {owner}`, which needs it")
+    weights = _mapping(spread.get("weights"))
+    if kind == "weighted" and weights and set(weights) != {"adapter", *further}:
+        yield Finding("load.adapters.weights", f"expected one weight for each of {', '.join(['adapter', *further])}")
+
+
+def _prompts(scenario: Mapping[str, Any]) -> Iterator[Finding]:
+    """Exactly one source of prompts, and turns that it can give."""
+    load = _mapping(scenario.get("load"))
+    if not load:
+        return
+    given = [name for name in ("data", "synthetic", "mixture") if load.get(name) is not None]
+    if not given:
+        yield Finding("load.data", "no prompts; give exactly one of `data`, `synthetic` and `mixture`")
+    elif len(given) > 1:
+        yield Finding(f"load.{given[1]}", f"`{given[0]}` is given too; give exactly one of `data`, `synthetic` and `mixture`")
+    chat = _mapping(scenario.get("prompt")).get("api") != "completions"
+    parts = _list(load.get("mixture"))
+    if parts and load.get("conversation") is not None:
+        yield Finding("load.conversation", "each part of a mixture has its own; move it into the parts")
+    elif not parts:
+        yield from _turns("load", load, chat=chat)
+    for index, part in enumerate(parts):
+        key, source = f"load.mixture[{index}]", _mapping(part)
+        if source and (source.get("data") is None) == (source.get("synthetic") is None):
+            yield Finding(key, "expected exactly one of `data` and `synthetic` beside `weight`")
+        yield from _turns(key, source, chat=chat)
+
+
+def _turns(key: str, source: Mapping[str, Any], *, chat: bool) -> Iterator[Finding]:
+    conversation = _mapping(source.get("conversation"))
+    turns = conversation.get("turns")
+    if conversation and not chat:
+        yield Finding(f"{key}.conversation", "turns are chat messages; remove `prompt.api: completions`, or the conversation")
+    if source.get("data") is not None and isinstance(turns, int):
+        yield Finding(f"{key}.conversation.turns", "with `data` expected the name of the column that holds a row's turns")
+    if source.get("synthetic") is not None and isinstance(turns, str):
+        yield Finding(f"{key}.conversation.turns", "with `synthetic` expected a number of turns")
 
 
 ARRIVAL_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

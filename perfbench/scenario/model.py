@@ -6,49 +6,19 @@ Every model is strict and frozen (`strict`). What a single value must be stands 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from perfbench.records import LatencyMetric
 from perfbench.scenario.combinations import DEFAULT_DURATION_S, combination_findings
-from perfbench.scenario.paths import absolute, looks_like_hub_id
-from perfbench.scenario.strict import Name, NotNegative, Positive, Scalar, Strict, data_file, folder_of, plain_file
+from perfbench.scenario.references import Data, ModelRef
+from perfbench.scenario.strict import Name, NotNegative, Positive, Scalar, Strict, plain_file
 from perfbench.scenario.trace import Trace
+from perfbench.scenario.workload import AdapterSpread, Length, MixturePart, PromptSource, ResponseFormat
 
 VariantName = Literal["base", "base+lora", "adapter", "merged"]
 Arrival = Literal["closed", "constant", "poisson", "gamma", "ramp", "step", "spike", "sine", "trace"]
-
-
-class ModelRef(Strict):
-    """Where a model or adapter is: a local folder or a hub id. In YAML a plain string is either, whichever exists."""
-
-    path: str | None = None
-    """Local folder, relative to the scenario file, or `demo:base` / `demo:adapter`."""
-    hub: str | None = None
-    """Hugging Face id, `owner/name`."""
-    revision: str | None = None
-    """Branch, tag or commit; only with a hub id."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, str):
-            return value
-        return {"hub": value} if looks_like_hub_id(value, folder_of(info)) else {"path": value}
-
-    @field_validator("path", mode="after")
-    @classmethod
-    def _existing(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else absolute(value, folder_of(info), must_exist=True)
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError("expected a folder, a hub id, or exactly one of `path` and `hub`")
-        if self.revision is not None and self.hub is None:
-            raise ValueError("`revision` needs a `hub` id: a local folder has no revisions")
-        return self
 
 
 class Models(Strict):
@@ -57,7 +27,9 @@ class Models(Strict):
     base: ModelRef | None = None
     """The model that was fine-tuned."""
     adapter: ModelRef | None = None
-    """PEFT LoRA adapter of `base`."""
+    """PEFT LoRA adapter of `base`: the one that is merged, and whose answers are checked."""
+    adapters: dict[Name, ModelRef] = {}
+    """Further adapters of `base`, hosted beside `adapter` by the same server under these names; `load.adapters` spreads requests over all."""
     merged: ModelRef | None = None
     """An already merged model. Without it, perfbench merges `adapter` into `base` with PEFT."""
     merge_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -117,34 +89,24 @@ class Decoding(Strict):
     """Sent with every request."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer."""
-
-
-class Data(Strict):
-    """A file of rows. JSONL: one object a line."""
-
-    path: Annotated[str, AfterValidator(data_file)]
-    """Relative to the scenario file, or `demo:NAME`."""
-    limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first so many rows."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
+    response_format: ResponseFormat | None = None
+    """Structured outputs, for load and quality."""
 
 
 class Output(Strict):
-    """How long answers are: exactly one of the two."""
+    """How long answers are: exactly one of the three."""
 
     fixed: Annotated[int, Field(ge=1)] | None = None
     """Exactly so many tokens (`ignore_eos`): speed compared at equal length."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Natural: the model ends when it wants to, at most after so many tokens."""
+    distribution: Length | None = None
+    """Each prompt has an exact length of its own (`ignore_eos`), drawn once with the load's seed: the same for every variant and repeat."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.fixed is None) == (self.max_tokens is None):
-            raise ValueError("expected exactly one of `fixed` (tokens) and `max_tokens` (natural length up to it)")
+        if sum(given is not None for given in (self.fixed, self.max_tokens, self.distribution)) != 1:
+            raise ValueError("expected exactly one of `fixed` (tokens), `max_tokens` (natural length up to it) and `distribution` (a length for each prompt)")
         return self
 
 
@@ -192,19 +154,24 @@ class Stage(Strict):
     """Open loop only: further arrivals are held back and counted."""
     output: Output
     """How long answers are."""
+    response_format: ResponseFormat | None = None
+    """Structured outputs of this stage, instead of the decoding's."""
 
 
-class Load(Strict):
-    """What is driven through each variant: the same prompts, seeds and arrival times for all."""
+class Load(PromptSource):
+    """What is driven through each variant: the same prompts, seeds and arrival times for all. Prompts come from exactly one of `data`, `synthetic` and
+    `mixture`."""
 
-    data: Data
-    """Rows that prompts are made of, sent in a seeded order."""
+    mixture: Annotated[tuple[MixturePart, ...], Field(min_length=1)] | None = None
+    """Several sources at once: each request is drawn from one of them by weight, in a seeded order that is the same for every variant."""
+    adapters: AdapterSpread | None = None
+    """Requests of the variant `adapter` over many adapters; without it, all ask for `models.adapter`."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Load levels, driven in this order."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """Trials of each stage; odd repeats run the variants in reverse order (ABBA)."""
     seed: int = 0
-    """Of arrivals and of the order of prompts."""
+    """Of arrivals, of the order of prompts, and of everything else that is drawn."""
     request_timeout_s: Positive = 120.0
     """A request that takes longer has failed."""
     keep_text: bool = False

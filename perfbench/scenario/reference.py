@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from perfbench.scenario.model import Scenario
 
-_WORDS = {str: "text", int: "integer", float: "number", bool: "true/false"}
+_WORDS: dict[Any, str] = {Any: "any value", str: "text", int: "integer", float: "number", bool: "true/false"}
 
 _HEAD = """# Scenario reference
 

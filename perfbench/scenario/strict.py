@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
-from perfbench.scenario.paths import absolute, check_jsonl
+from perfbench.scenario.data_files import check_rows
+from perfbench.scenario.paths import absolute
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +33,7 @@ def folder_of(info: ValidationInfo) -> str | None:
 def data_file(value: str, info: ValidationInfo) -> str:
     """The absolute path of a file of rows, checked whole."""
     path = absolute(value, folder_of(info))
-    check_jsonl(path)
+    check_rows(path)
     return path
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from perfbench.errors import ScenarioError
 from perfbench.prompts import hash_all, render_data, request_body
-from perfbench.scenario.model import Data, Decoding, Output, Prompt
+from perfbench.scenario.model import Decoding, Output, Prompt
+from perfbench.scenario.references import Data
 
 
 def data(tmp_path: Path, *rows: dict, limit: int | None = None) -> Data:

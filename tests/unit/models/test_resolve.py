@@ -7,7 +7,7 @@ import pytest
 
 from perfbench.errors import ModelError
 from perfbench.models.resolve import resolve_model
-from perfbench.scenario.model import ModelRef
+from perfbench.scenario.references import ModelRef
 
 Make = Callable[..., Path]
 

@@ -5,7 +5,8 @@ import pytest
 
 from perfbench.errors import ScenarioError
 from perfbench.quality.tasks import check_quality, make_scorer
-from perfbench.scenario.model import Classification, Data, Extraction, Quality, QualityTask
+from perfbench.scenario.model import Classification, Extraction, Quality, QualityTask
+from perfbench.scenario.references import Data
 
 
 def block(tmp_path: Path, rows: list[dict[str, object]], task: QualityTask, **more: object) -> Quality:
