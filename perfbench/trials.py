@@ -101,6 +101,7 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
         bodies_path=str(bodies_path),
         arrival=stage.arrival,
         concurrency=stage.concurrency,
+        think_time_s=stage.think_time_s or 0.0,
         schedule_path=None if closed else str(folder.schedule_path(trial.stage, trial.repeat)),
         warmup_s=stage.warmup_s,
         duration_s=stage.duration_s,

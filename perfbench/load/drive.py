@@ -148,6 +148,8 @@ class Trial:
     def _open_connections(self, helpers: list[Any]) -> None:
         if self.spec.concurrency is not None:
             self._pool.open(self.spec.concurrency)
+            if self.spec.think_time_s:  # long enough to be idle until the server closes the connection
+                helpers.append(gevent.spawn(self._pool.keep_ready, self.spec.concurrency))
             return
         spare = min(self.spec.max_in_flight, _busiest(self.offsets_ns, _SPARE_WINDOW_NS) + _SPARE_LEAST)
         self._pool.open(spare)

@@ -21,6 +21,8 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     arrival: str
     """`closed`: `concurrency` requests are kept in flight. Anything else is open loop and follows the schedule."""
     concurrency: int | None
+    think_time_s: float = 0.0
+    """Closed loop: from the end of a response to the next request of its stream."""
     schedule_path: str | None
     """Parquet with one column, `offset_ns`: arrival times after the start of the trial, over warm-up and window."""
     warmup_s: float

@@ -1,6 +1,7 @@
 """Locust's users: who sends when. One class a kind of arrival; both drive the trial that stands in their environment.
 
-Closed loop: each user carries one stream and sends its next request when its last response has ended; N users keep N in flight.
+Closed loop: each user carries one stream and sends its next request when its last response has ended and it has thought; without think time N users
+keep N in flight.
 Open loop: a single user walks the absolute schedule and never waits for a response. Locust's own wait times and shapes cannot do
 that: they follow the responses or the spawner (research/loadgen.md).
 """
@@ -30,18 +31,26 @@ class StreamUser(User):  # type: ignore[misc]  # Locust has no types
 
     @task  # type: ignore[untyped-decorator]
     def carry_stream(self) -> None:
-        """Send, wait for the end, send again, until the window is over. A request is due the moment the response before it has ended."""
+        """Send, wait for the end, think, send again, until the window is over. A request is due its think time after the response before it has ended."""
         trial: Trial = self.environment.trial
         trial.wait_until_ready()
         due_ns = trial.started_ns
-        gevent.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+        think_ns = round(trial.spec.think_time_s * 1e9)
+        _sleep_until(due_ns)
         while trial.open:
             exchange = trial.send_and_wait(due_ns)
-            due_ns = exchange.end_ns
+            due_ns = exchange.end_ns + think_ns
             if exchange.error == "connect":
                 gevent.sleep(_CONNECT_PAUSE_S)
-                due_ns = time.monotonic_ns()
+                due_ns = time.monotonic_ns() + think_ns
+            _sleep_until(due_ns)
         raise StopUser
+
+
+def _sleep_until(when_ns: int) -> None:
+    """Never earlier, and up to a millisecond later: a stream has no timer of its own, there may be thousands."""
+    while (left_ns := when_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(left_ns / 1e9)
 
 
 class ScheduleUser(User):  # type: ignore[misc]  # Locust has no types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,56 @@ def test_nothing_is_sent_after_the_window(drive: Drive) -> None:
     driven = drive([request_body(ttft_ms=2, gap_ms=1, tokens=2)], concurrency=4, warmup_s=0.1, duration_s=0.2)
     assert max(record.sent_ns for record in driven.records) < driven.outcome.measure_until_ns + 20_000_000
     assert all(record.status == "ok" for record in driven.records)
+
+
+def test_a_stream_thinks_before_its_next_request(drive: Drive) -> None:
+    think_s = 0.05
+    driven = drive([request_body(ttft_ms=10, gap_ms=5, tokens=3)], concurrency=1, duration_s=0.8, think_time_s=think_s)
+    pairs = list(itertools.pairwise(driven.records))
+    assert len(pairs) > 6
+    assert [later.scheduled_ns - earlier.end_ns for earlier, later in pairs] == [50_000_000] * len(pairs)
+    assert min(later.sent_ns - later.scheduled_ns for _, later in pairs) >= 0
+    assert statistics.median(later.sent_ns - later.scheduled_ns for _, later in pairs) < 5_000_000
+    seen = sorted(driven.answers.values(), key=lambda answer: answer.received_ns)
+    assert min(later.received_ns - earlier.end_ns for earlier, later in itertools.pairwise(seen)) >= think_s * 1e9
+
+
+def test_streams_that_think_are_fewer_in_flight(drive: Drive) -> None:
+    """Little's law: 20 streams that are served 20 ms and think 80 ms have 4 in flight and send 200 a second."""
+    driven = drive([request_body(ttft_ms=10, gap_ms=10, tokens=2)], concurrency=20, duration_s=1.5, think_time_s=0.08)
+    answered_s = sum(record.end_ns - record.sent_ns for record in driven.records) / 1e9
+    assert answered_s / 1.5 == pytest.approx(4, rel=0.25)
+    assert len(driven.records) / 1.5 == pytest.approx(200, rel=0.2)
+
+
+def test_a_connection_that_idles_while_its_stream_thinks_is_replaced_before_it_is_needed(drive: Drive) -> None:
+    """Servers close idle connections (uvicorn after 5 s); a request must not be sent into one that is closing."""
+    driven = drive([request_body(ttft_ms=1, gap_ms=1, tokens=1)], concurrency=2, duration_s=4.0, think_time_s=3.5)
+    assert driven.outcome.requests_failed == 0
+    first, second = (
+        {driven.answers[record.request_id].connection for record in driven.records if chosen(record.sent_ns - driven.outcome.started_ns)}
+        for chosen in (lambda ns: ns < 1e9, lambda ns: ns >= 1e9)
+    )
+    assert len(second) == 2
+    assert not first & second
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"arrival": "ramp", "rate_per_s": 20.0, "to_rate_per_s": 120.0},
+        {"arrival": "spike", "rate_per_s": 15.0, "to_rate_per_s": 200.0, "spike_at_s": 0.5, "spike_s": 0.4},
+        {"arrival": "gamma", "rate_per_s": 60.0, "burstiness": 0.2},
+    ],
+    ids=lambda shape: shape["arrival"],
+)
+def test_arrivals_with_a_changing_rate_reach_the_server_at_their_times(drive: Drive, shape: dict[str, Any]) -> None:
+    stage = Stage.model_validate({"name": "s", "warmup_s": 0.2, "duration_s": 1.5, "output": Output(fixed=1), **shape})
+    offsets_ns = schedule(stage, 8)
+    driven = drive([request_body(ttft_ms=300, gap_ms=1, tokens=2)], offsets_s=list(offsets_ns / 1e9), warmup_s=0.2, duration_s=1.5)
+    assert [record.scheduled_ns - driven.outcome.started_ns for record in driven.records] == offsets_ns.tolist()
+    lag_ns = [record.sent_ns - record.scheduled_ns for record in driven.records]
+    assert min(lag_ns) >= 0
+    assert statistics.median(lag_ns) < 2_000_000
+    arrived_ns = np.sort([answer.received_ns for answer in driven.answers.values()]) - driven.outcome.started_ns
+    assert np.median(np.abs(arrived_ns - offsets_ns)) < 3_000_000
