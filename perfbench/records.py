@@ -183,6 +183,23 @@ class TrialPlan(msgspec.Struct, frozen=True, kw_only=True):
     arrival: str
 
 
+class TraceUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage takes from its trace, and what had to be changed for it."""
+
+    path: str
+    format: str
+    requests: int
+    """That fall into the stage, warm-up included."""
+    left_out: int
+    """Asked for no token in or out, so that they cannot be sent."""
+    context_tokens: int | None
+    """Prompt and answer were made to fit in so many; None where nobody said."""
+    clipped_prompts: int
+    clipped_answers: int
+    shares_prefixes: bool
+    """Some prompts begin with the same block, so that hits in the prefix cache are asked for."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything another person needs to repeat the run."""
 
@@ -205,6 +222,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     trials: list[TrialPlan]
     not_measured: dict[str, str] = {}
     """What this machine cannot measure, and why: {'vram_bytes': 'no NVML library'}."""
+    traces: dict[str, TraceUse] = {}
+    """By stage."""
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):

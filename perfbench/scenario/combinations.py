@@ -71,7 +71,11 @@ def _prompts(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     if not load:
         return
     given = [name for name in ("data", "synthetic", "mixture") if load.get(name) is not None]
-    if not given:
+    stages = _list(load.get("stages"))
+    only_traces = bool(stages) and all(_mapping(stage).get("arrival") == "trace" for stage in stages)
+    if only_traces and given:
+        yield Finding(f"load.{given[0]}", "no stage would send these prompts: trace stages send those of their traces; remove it, or add another stage")
+    if not given and not only_traces:
         yield Finding("load.data", "no prompts; give exactly one of `data`, `synthetic` and `mixture`")
     elif len(given) > 1:
         yield Finding(f"load.{given[1]}", f"`{given[0]}` is given too; give exactly one of `data`, `synthetic` and `mixture`")
@@ -163,7 +167,11 @@ def _spike(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _trace_part(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
-    trace = _mapping(stage.get("trace"))
+    trace, output, arrival = _mapping(stage.get("trace")), _mapping(stage.get("output")), stage.get("arrival")
+    if output.get("trace") is not None and arrival != "trace":
+        yield Finding(f"{key}.output.trace", f"arrival `{arrival}` replays no trace; give `fixed`, `max_tokens` or `distribution`")
+    if output.get("distribution") is not None and arrival == "trace":
+        yield Finding(f"{key}.output.distribution", "a trace has lengths of its own; give `trace: fixed` or `trace: max_tokens`, or one length for all")
     from_s, until_s = _number(trace.get("from_s", 0.0)), _number(trace.get("until_s"))
     if from_s is not None and until_s is not None and until_s <= from_s:
         yield Finding(f"{key}.trace.until_s", f"{until_s:g} s is not after `from_s` ({from_s:g} s); correct one of them")

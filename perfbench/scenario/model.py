@@ -94,7 +94,7 @@ class Decoding(Strict):
 
 
 class Output(Strict):
-    """How long answers are: exactly one of the three."""
+    """How long answers are: exactly one of these."""
 
     fixed: Annotated[int, Field(ge=1)] | None = None
     """Exactly so many tokens (`ignore_eos`): speed compared at equal length."""
@@ -103,10 +103,16 @@ class Output(Strict):
     distribution: Length | None = None
     """Each prompt has an exact length of its own (`ignore_eos`), drawn once with the load's seed: the same for every variant and repeat."""
 
+    trace: Literal["fixed", "max_tokens"] | None = None
+    """Trace stages: each answer as long as its row says, exactly (`fixed`) or at most (`max_tokens`)."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(given is not None for given in (self.fixed, self.max_tokens, self.distribution)) != 1:
-            raise ValueError("expected exactly one of `fixed` (tokens), `max_tokens` (natural length up to it) and `distribution` (a length for each prompt)")
+        if sum(given is not None for given in (self.fixed, self.max_tokens, self.distribution, self.trace)) != 1:
+            raise ValueError(
+                "expected exactly one of `fixed` (tokens), `max_tokens` (natural length up to it), `distribution` (a length for each prompt) and "
+                "`trace` (the lengths of a trace)"
+            )
         return self
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from perfbench.scenario.references import ModelRef
 from perfbench.scenario.strict import NotNegative, Positive, Strict, plain_file
 
 TraceFormat = Literal["azure", "mooncake", "burstgpt", "jsonl"]
@@ -14,7 +15,7 @@ TraceFormat = Literal["azure", "mooncake", "burstgpt", "jsonl"]
 class Trace(Strict):
     """Arrivals and lengths from a file: Azure LLM inference CSV, Mooncake JSONL, BurstGPT CSV, or our own JSONL (docs/traces.md).
 
-    A row's prompt is sent where it has one; else a synthetic prompt of the row's length. Rows that ask for no token in or out are left out and counted."""
+    A row's prompt is sent where it has one; else a made prompt of the row's length. Rows that ask for no token in or out are left out and counted."""
 
     path: Annotated[str, AfterValidator(plain_file)]
     """Relative to the scenario file."""
@@ -32,3 +33,5 @@ class Trace(Strict):
     """Multiplies prompt and answer lengths, and the length of shared blocks."""
     context_tokens: Annotated[int, Field(ge=2)] | None = None
     """Prompt and answer are clipped to fit in so many, and the report says how many were; default: `max-model-len` of `serve.args`."""
+    tokenizer: ModelRef | None = None
+    """Folder or hub id with the tokenizer; default: the base model's, and for endpoints alone the first endpoint's POST /tokenize (vLLM)."""
