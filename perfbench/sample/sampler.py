@@ -62,6 +62,11 @@ class Journal:
             self._missed[subject] = self._missed.get(subject, 0) + 1
             self._reasons.setdefault(subject, reason)
 
+    def overrun(self, subject: str, readings: int) -> None:
+        """So many readings were left out because the one before them took too long: counted, but `subject` can be measured."""
+        with self._lock:
+            self._missed[subject] = self._missed.get(subject, 0) + readings
+
     def not_measured(self, subject: str, reason: str) -> None:
         """`subject` cannot be measured here at all: named, not counted."""
         with self._lock:
@@ -241,8 +246,7 @@ class Sampling:
 
     def _overrun(self, subject: str) -> Callable[[int], None]:
         def count(turns: int) -> None:
-            for _ in range(turns):
-                self.journal.miss(subject, "the reading before it took longer than the period")
+            self.journal.overrun(subject, turns)
 
         return count
 

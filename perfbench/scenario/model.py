@@ -49,6 +49,12 @@ class Endpoint(Strict):
     """Name of the environment variable that holds the key. The key itself never stands in a file."""
 
 
+def _flag_name(key: str) -> str:
+    """`max_model_len` -> `max-model-len`; what follows a dot is a field of a JSON argument and keeps its underscores."""
+    flag, dot, field = key.lstrip("-").partition(".")
+    return flag.replace("_", "-") + dot + field
+
+
 class Serve(Strict):
     """How vLLM is started. Every variant gets the same arguments; perfbench adds only what makes the variant."""
 
@@ -64,7 +70,7 @@ class Serve(Strict):
     @field_validator("args", mode="after")
     @classmethod
     def _with_dashes(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
-        return {key.lstrip("-").replace("_", "-"): item for key, item in value.items()}
+        return {_flag_name(key): item for key, item in value.items()}
 
 
 class Prompt(Strict):

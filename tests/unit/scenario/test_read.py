@@ -156,3 +156,8 @@ def test_every_key_says_what_it_means():
     rows = [line for line in scenario_markdown().splitlines() if line.startswith("| `")]
     undocumented = [row for row in rows if row.rstrip().endswith("|  |") and not any(name in row for name in ("`p50`", "`p90`", "`p95`", "`p99`", "`task`"))]
     assert undocumented == []
+
+
+def test_vllm_flags_are_written_with_dashes_and_json_fields_are_left_alone(write):
+    given = "serve: {args: {max_model_len: 8, --enforce-eager: true, compilation-config.cudagraph_mode: NONE}}\n"
+    assert load_scenario(write(GOOD + given)).serve.args == {"max-model-len": 8, "enforce-eager": True, "compilation-config.cudagraph_mode": "NONE"}
