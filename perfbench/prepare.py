@@ -66,7 +66,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
 
 def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedModels, dict[str, ModelInfo]]:
     from perfbench.models.fit import check_adapter_fits, check_adapter_serves
-    from perfbench.models.inspect import inspect_model
+    from perfbench.models.inspect import inspect_adapter, inspect_model
     from perfbench.models.merge import merge_adapter
     from perfbench.models.resolve import resolve_model
 
@@ -79,7 +79,8 @@ def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedMo
         if ref is not None:
             say(f"models: {name}")
             found[name] = resolve_model(ref)
-            infos[name] = inspect_model(found[name], revision=ref.revision)
+            inspect = inspect_adapter if name == "adapter" else inspect_model
+            infos[name] = inspect(found[name], revision=ref.revision)
     if "base" in found and "adapter" in found:
         for finding in check_adapter_fits(found["base"], found["adapter"]):
             say(f"warning: {finding}")
