@@ -27,10 +27,44 @@ class RenderedPrompt(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[dict[str, str]] | None
     text: str | None
     sha256: str
+    turns: list[str] = []
+    """Conversations: what the user says after the answer to `messages`, turn by turn."""
+    think_time_s: float = 0.0
+    """Conversations: from the end of an answer to the next turn."""
+    part: int = 0
+    """Which part of the load's mixture it belongs to."""
 
     def as_text(self) -> str:
         """For people and for records: the messages as JSON, or the text."""
         return self.text if self.text is not None else msgspec.json.encode(self.messages).decode()
+
+
+class Renderer:
+    """The scenario's templates, ready to be filled. Raises ScenarioError for one that cannot be parsed."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        sources = (("system", prompt.system), ("user", prompt.user))
+        self._templates = {part: _template(environment, part, source) for part, source in sources if source is not None}
+        self._chat = prompt.api == "chat"
+
+    def prompt(self, prompt_id: str, row: Mapping[str, object], where: str) -> RenderedPrompt:
+        """A row as a prompt; `where` names the row in the error. Raises ScenarioError for a template that the row does not fill."""
+        parts = {part: _render(template, row, part, where) for part, template in self._templates.items()}
+        if self._chat:
+            messages = [{"role": role, "content": parts[role]} for role in ("system", "user") if role in parts]
+            return RenderedPrompt(prompt_id=prompt_id, messages=messages, text=None, sha256=sha256_of(messages))
+        text = "".join(parts[part] for part in ("system", "user") if part in parts)
+        return RenderedPrompt(prompt_id=prompt_id, messages=None, text=text, sha256=sha256_of(text))
+
+    def conversation(self, prompt_id: str, row: Mapping[str, object], turns: Sequence[str], system: str | None, where: str) -> RenderedPrompt:
+        """A row as a conversation: the user template is filled once a turn, with the turn's text as `prompt`. `system` counts where the scenario has none."""
+        said = [self.prompt(prompt_id, {**row, "prompt": turn}, where) for turn in turns]
+        messages = list(said[0].messages or [])
+        if system is not None and "system" not in self._templates:
+            messages = [{"role": "system", "content": system}, *messages]
+        later = [prompt.messages[-1]["content"] for prompt in said[1:] if prompt.messages]
+        return RenderedPrompt(prompt_id=prompt_id, messages=messages, text=None, sha256=sha256_of([messages, later]), turns=later)
 
 
 def render_data(data: Data, prompt: Prompt, *, key: str) -> tuple[list[RenderedPrompt], list[dict[str, object]]]:
@@ -40,18 +74,20 @@ def render_data(data: Data, prompt: Prompt, *, key: str) -> tuple[list[RenderedP
     Raises ScenarioError for a template that cannot be parsed or names a column that a row lacks, and for an id used twice.
     """
     rows = read_rows(data.path, data.limit, data.columns)
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    templates = {part: _template(environment, part, source) for part, source in (("system", prompt.system), ("user", prompt.user)) if source is not None}
-    rendered: list[RenderedPrompt] = []
+    renderer = Renderer(prompt)
+    ids = row_ids(rows, data.path, key=key)
+    return [renderer.prompt(prompt_id, row, f"row {number} of {data.path}") for number, (prompt_id, row) in enumerate(zip(ids, rows, strict=True))], rows
+
+
+def row_ids(rows: Sequence[Mapping[str, object]], path: str, *, key: str) -> list[str]:
+    """The id of every row: its `id` where there is one, else its number from 0. Raises ScenarioError for one that is used twice."""
+    ids = [str(row.get("id", number)) for number, row in enumerate(rows)]
     seen: set[str] = set()
-    for number, row in enumerate(rows):
-        prompt_id = str(row.get("id", number))
+    for number, prompt_id in enumerate(ids):
         if prompt_id in seen:
-            raise ScenarioError(data.path, [Finding(key, f"row {number} has the id `{prompt_id}` of an earlier row; make ids unique")])
+            raise ScenarioError(path, [Finding(key, f"row {number} has the id `{prompt_id}` of an earlier row; make ids unique")])
         seen.add(prompt_id)
-        parts = {part: _render(template, row, data.path, number, part) for part, template in templates.items()}
-        rendered.append(_rendered(prompt_id, parts, prompt))
-    return rendered, rows
+    return ids
 
 
 def _template(environment: jinja2.Environment, part: str, source: str) -> jinja2.Template:
@@ -61,20 +97,12 @@ def _template(environment: jinja2.Environment, part: str, source: str) -> jinja2
         raise ScenarioError("scenario", [Finding(f"prompt.{part}", f"not a Jinja template: {error.message} (line {error.lineno})")]) from None
 
 
-def _render(template: jinja2.Template, row: Mapping[str, object], path: str, number: int, part: str) -> str:
+def _render(template: jinja2.Template, row: Mapping[str, object], part: str, where: str) -> str:
     try:
         return template.render(row)
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
         columns = ", ".join(row)
-        raise ScenarioError(path, [Finding(f"prompt.{part}", f"cannot be filled from row {number}: {error}; its columns are {columns}")]) from None
-
-
-def _rendered(prompt_id: str, parts: Mapping[str, str], prompt: Prompt) -> RenderedPrompt:
-    if prompt.api == "chat":
-        messages = [{"role": role, "content": parts[role]} for role in ("system", "user") if role in parts]
-        return RenderedPrompt(prompt_id=prompt_id, messages=messages, text=None, sha256=sha256_of(messages))
-    text = "".join(parts[part] for part in ("system", "user") if part in parts)
-    return RenderedPrompt(prompt_id=prompt_id, messages=None, text=text, sha256=sha256_of(text))
+        raise ScenarioError("scenario", [Finding(f"prompt.{part}", f"cannot be filled from {where}: {error}; its columns are {columns}")]) from None
 
 
 def sha256_of(value: Any) -> str:
@@ -104,7 +132,8 @@ def request_body(
 ) -> dict[str, Any]:
     """The JSON body of an OpenAI-style request.
 
-    `cache_salt` keeps one trial's prefix cache from serving another (vLLM). `extra` holds fields that only the caller knows of.
+    An output with a distribution has to be given as the prompt's own fixed length. `cache_salt` keeps one trial's prefix cache from serving another
+    (vLLM). `extra` holds fields that only the caller knows of.
     """
     body: dict[str, Any] = {"model": model}
     if prompt.messages is not None:
@@ -114,6 +143,8 @@ def request_body(
     body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed, "max_tokens": output.fixed or output.max_tokens}
     if decoding.stop:
         body["stop"] = list(decoding.stop)
+    if decoding.response_format is not None:
+        body["response_format"] = decoding.response_format.as_sent()
     if output.fixed is not None:
         body |= {"ignore_eos": True, "min_tokens": output.fixed}
     if stream:

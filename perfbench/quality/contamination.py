@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.scenario.model import Prompt, Quality
 from perfbench.scenario.data_files import read_rows
+from perfbench.scenario.model import Prompt, Quality
 
 NGRAM = 13
 FUZZY_RATIO = 90.0

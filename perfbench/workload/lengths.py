@@ -41,7 +41,8 @@ def _draw(length: Length, count: int, random: np.random.Generator, key: str) -> 
         return _lognormal(length.lognormal, count, random)
     assert length.empirical is not None
     seen = np.array(_values(length.empirical, key), np.int64)
-    return seen[random.integers(0, len(seen), count)]
+    drawn: Ints = seen[random.integers(0, len(seen), count)]
+    return drawn
 
 
 def _normal(length: NormalLength, count: int, random: np.random.Generator) -> Ints:
@@ -52,7 +53,8 @@ def _normal(length: NormalLength, count: int, random: np.random.Generator) -> In
 def _lognormal(length: LognormalLength, count: int, random: np.random.Generator) -> Ints:
     centre = math.log(length.median) if length.median is not None else math.log(length.mean or math.nan) - length.sigma**2 / 2
     high = math.inf if length.max is None else math.log(length.max)
-    return np.rint(np.exp(_truncated(centre, length.sigma, math.log(length.min), high, random.random(count)))).astype(np.int64)
+    drawn: Ints = np.rint(np.exp(_truncated(centre, length.sigma, math.log(length.min), high, random.random(count)))).astype(np.int64)
+    return drawn
 
 
 def _truncated(mean: float, stddev: float, low: float, high: float, uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

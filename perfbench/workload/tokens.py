@@ -45,9 +45,12 @@ class _Generation(jinja2.ext.Extension):
 
 
 class LocalTokens:
-    """Tokens by the files in a model's folder. Raises ModelError where the tokenizer, or for chat its template, is not there."""
+    """Tokens by the files in a model's folder. Raises ModelError where the tokenizer, or for chat its template, is not there.
 
-    def __init__(self, folder: Path) -> None:
+    `template` is what the server's own --chat-template says: a file, or the template itself.
+    """
+
+    def __init__(self, folder: Path, template: object = None) -> None:
         from tokenizers import Tokenizer
 
         self._folder = folder
@@ -63,6 +66,7 @@ class LocalTokens:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._config = _json_file(folder / "tokenizer_config.json")
+        self._given_template = None if template is None else str(template)
         self._template: jinja2.Template | None = None
 
     def ids(self, prompt: RenderedPrompt) -> list[int]:
@@ -82,6 +86,9 @@ class LocalTokens:
             raise ModelError(f"the chat template of {self._folder} cannot be filled with the scenario's prompt: {error}") from None
 
     def _template_text(self) -> str:
+        if self._given_template is not None:
+            given = Path(self._given_template)
+            return given.read_text(encoding="utf-8") if "{" not in self._given_template and given.is_file() else self._given_template
         path = self._folder / "chat_template.jinja"
         if path.is_file():
             return path.read_text(encoding="utf-8")
