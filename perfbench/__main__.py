@@ -25,6 +25,13 @@ def main() -> None:
         # The reader of our output went away (`perfbench ... | head`); the interpreter would complain again while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # A fault of ours: still one sentence, and the traceback for whoever asks for it.
+        if os.environ.get("PERFBENCH_TRACEBACK"):
+            raise
+        print(f"perfbench: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("hint: this is a fault of perfbench; set PERFBENCH_TRACEBACK=1 to see where, and report it", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -103,11 +103,11 @@ def demo(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonFlag = False) -> None:
     """Analyse a run again from its folder and render its reports. Example: perfbench report results/my-model-..."""
+    from perfbench.conclude import conclude
     from perfbench.results import RunFolder
-    from perfbench.run import analyse_and_report
 
     run_folder = RunFolder.open(folder)
-    analyse_and_report(run_folder)
+    conclude(run_folder)
     _show(run_folder, as_json)
 
 

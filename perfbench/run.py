@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from perfbench.analyse.summarise import summarise
 from perfbench.checks import check_held_out, check_quality, check_served_answers, skip_reference_check
+from perfbench.conclude import conclude
 from perfbench.errors import InterruptedRunError, RunFolderError
 from perfbench.load.arrivals import schedule
 from perfbench.load.decode import recover_spool
@@ -27,8 +27,6 @@ from perfbench.load.messages import Progress
 from perfbench.manifest import check_unchanged, describe_run
 from perfbench.prepare import Prepared, prepare
 from perfbench.records import TrialPlan
-from perfbench.report.html import render_html
-from perfbench.report.markdown import render_markdown
 from perfbench.report.progress import RunProgress, trial_detail
 from perfbench.results import RunFolder, write_records
 from perfbench.sample import Sampler, SampleTarget
@@ -91,7 +89,7 @@ def _carry_out(run: _Run) -> RunFolder:
         folder.append_journal("interrupted")
         raise InterruptedRunError(folder.path) from None
     run.progress.phase("analyse and report")
-    analyse_and_report(folder)
+    conclude(folder)
     folder.append_journal("finished")
     return folder
 
@@ -155,15 +153,6 @@ def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess
         outcome = load.run(trial_spec(trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path), show)
     server.check()
     folder.append_journal("trial_finished", trial.trial, outcome)
-
-
-def analyse_and_report(folder: RunFolder) -> None:
-    """Summary and reports from what lies in the folder: no server, no GPU, as often as one likes."""
-    folder.recover_telemetry()
-    summary, manifest = summarise(folder), folder.manifest()
-    folder.write_summary(summary)
-    folder.write_text("report.html", render_html(folder, summary, manifest))
-    folder.write_text("report.md", render_markdown(summary, manifest))
 
 
 def keep_what_was_cut_off(folder: RunFolder) -> None:

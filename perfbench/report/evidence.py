@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, metric_title
+
+_FIGURE = re.compile(r"\d[\d.,]*")
 
 LEDGER_LABELS = {"weights_bytes": "weights", "kv_cache_bytes": "KV cache", "lora_bytes": "LoRA", "rest_bytes": "rest"}
 
@@ -134,6 +137,28 @@ def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
     )
     caption = "valid: used. suspect: used, and marked. void: left out of every figure and verdict."
     return Table("audit", "Audit of trials", caption, columns, rows)
+
+
+def audit_findings_table(summary: Summary) -> Table:
+    """What the audit found, each finding once with the trials that it concerns: findings that differ in their figures alone are one."""
+    columns = (Column("Trials"), Column("Verdicts", align="left"), Column("Finding", align="left", prose=True), Column("First seen in", align="left"))
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for name, variant in summary.variants.items():
+        for trial in variant.trials:
+            for reason in trial.audit.reasons:
+                found.setdefault(_FIGURE.sub("#", reason), []).append((trial.audit.verdict, reason, f"{name} · {trial.stage} · r{trial.repeat}"))
+    rows = tuple(
+        (
+            Cell(f"{len(seen):,}"),
+            Cell(", ".join(verdict for verdict in ("void", "suspect") if any(one[0] == verdict for one in seen))),
+            Cell(seen[0][1] + (" (figures of the first)" if len(seen) > 1 else "")),
+            Cell(seen[0][2]),
+        )
+        for seen in sorted(found.values(), key=len, reverse=True)
+    )
+    audits = [trial.audit.verdict for variant in summary.variants.values() for trial in variant.trials]
+    counts = ", ".join(f"{audits.count(verdict)} {verdict}" for verdict in ("valid", "suspect", "void"))
+    return Table("audit-findings", f"Audit: {counts}", "suspect: used, and marked. void: left out of every figure and verdict.", columns, rows)
 
 
 def reference_table(summary: Summary) -> Table:

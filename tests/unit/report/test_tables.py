@@ -3,7 +3,19 @@
 import msgspec
 import pytest
 
-from perfbench.records import Comparison, Manifest, MemorySummary, Summary
+from perfbench.records import (
+    Audit,
+    Comparison,
+    CostSummary,
+    Manifest,
+    MemorySummary,
+    Rates,
+    Recommendation,
+    RequestCounts,
+    Summary,
+    TrialSummary,
+    VariantSummary,
+)
 from perfbench.report import differences, evidence, tables
 from perfbench.report.tables import Cell
 
@@ -134,3 +146,32 @@ def test_confusion_is_a_table_of_counts(summary: Summary) -> None:
 @pytest.mark.parametrize(("name", "unit"), [("tpot_s", "s"), ("goodput_per_s", "1/s"), ("exact_match", "share"), ("unheard_of", "")])
 def test_units_come_from_the_metric_table(summary: Summary, name: str, unit: str) -> None:
     assert tables.metric_unit(summary, name) == unit
+
+
+def test_findings_that_differ_in_their_figures_alone_are_one_row():
+    table = evidence.audit_findings_table(_audited("only 5 requests", "only 7 requests", "clock stepped"))
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["2", "suspect", "only 5 requests (figures of the first)", "base · stage0 · r0"],
+        ["1", "suspect", "clock stepped", "base · stage2 · r0"],
+    ]
+    assert table.title == "Audit: 0 valid, 3 suspect, 0 void"
+
+
+def _audited(*reasons: str) -> Summary:
+    rates = Rates(requests_per_s=None, output_tokens_per_s=None, goodput_per_s=None)
+    trials = [
+        TrialSummary(
+            stage=f"stage{number}", repeat=0, arrival="closed", audit=Audit(verdict="suspect", reasons=[reason]),
+            requests=RequestCounts(ok=1, failed=0), metrics={}, rates=rates,
+        )
+        for number, reason in enumerate(reasons)
+    ]  # fmt: skip
+    memory = MemorySummary(vram_bytes_peak=None, vram_bytes_steady=None, host_rss_bytes_peak=None, kv_cache_tokens=None, ledger={})
+    cost = CostSummary(
+        usd_per_request=None, usd_per_million_output_tokens=None, usd_per_correct_request=None, usd_per_request_raw=None, basis="no price"
+    )
+    variant = VariantSummary(trials=trials, memory=memory, cost=cost, quality=None)
+    return Summary(
+        schema_version=1, run_id="r", scenario="s", valid=True, variants={"base": variant}, comparisons=[],
+        recommendation=Recommendation(serve=None, reasons=[]), plan=None,
+    )  # fmt: skip

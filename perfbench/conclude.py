@@ -1,0 +1,17 @@
+"""From a run folder to its summary and reports: no server, no GPU, on any machine, as often as one likes."""
+
+from __future__ import annotations
+
+from perfbench.analyse.summarise import summarise
+from perfbench.report.html import render_html
+from perfbench.report.markdown import render_markdown
+from perfbench.results import RunFolder
+
+
+def conclude(folder: RunFolder) -> None:
+    """Analyse the run and write summary.json, report.html and report.md into its folder."""
+    folder.recover_telemetry()
+    summary, manifest = summarise(folder), folder.manifest()
+    folder.write_summary(summary)
+    folder.write_text("report.html", render_html(folder, summary, manifest))
+    folder.write_text("report.md", render_markdown(summary, manifest))
