@@ -146,7 +146,7 @@ class _Part:
         longest_s = max((later - earlier for earlier, later in pairwise(offsets_s)), default=0.0)
         if self.ended and silence_s > max(longest_s, _SILENCE_SHARE * self._stage.duration_s):
             return "duration_s", (
-                f"the last request of the trace's part comes {offsets_s[-1]:g} s after the stage begins, {silence_s:g} s before it ends; "
+                f"the last request of the trace's part comes {offsets_s[-1]:.1f} s after the stage begins, {silence_s:.1f} s before it ends; "
                 "make the stage shorter, the part longer, or `time_scale` larger"
             )
         return None

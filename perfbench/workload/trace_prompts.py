@@ -103,7 +103,8 @@ class _TextMaker:
             except NoExactTextError:
                 continue
         if found is None:
-            raise ScenarioError("scenario", [Finding(f"{self._key}.trace", f"this tokenizer makes no text of {self._block_tokens} tokens; change `length_scale`")])
+            problem = f"this tokenizer makes no text of {self._block_tokens} tokens, the length of a block; change `length_scale`"
+            raise ScenarioError("scenario", [Finding(f"{self._key}.trace", problem)])
         return self._blocks.setdefault(block, found)
 
     def _count(self, text: str) -> int:
