@@ -194,7 +194,8 @@ def _json_rows(first: Line, lines: Iterator[Line], decoder: msgspec.json.Decoder
         try:
             yield number, decoder.decode(line)
         except msgspec.ValidationError as error:
-            raise TraceError(f"line {number}: {str(error).replace('Object', 'the row', 1).replace('Expected', 'expected', 1)}") from None
+            problem = str(error).replace("Object missing required field", "the row lacks").replace("Object contains unknown field", "the row has the unknown key")
+            raise TraceError(f"line {number}: {problem.replace('Expected', 'expected')}") from None
         except msgspec.DecodeError as error:
             raise TraceError(f"line {number} is no JSON object: {error}") from None
 
