@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perfbench.errors import ScenarioError
-from perfbench.prompts import RenderedPrompt, hash_all, render_data, sha256_of
+from perfbench.prompts import RenderedPrompt, hash_all, sha256_of
 from perfbench.quality import spot_check
 from perfbench.quality.spot_check import HeldOut
 from perfbench.records import ModelInfo, TrialPlan
@@ -19,6 +19,7 @@ from perfbench.scenario import Scenario
 from perfbench.serve.command import serve_findings
 from perfbench.trials import plan_trials
 from perfbench.variants import ResolvedModels, ServerPlan, plan_servers
+from perfbench.workload.sources import load_prompts as make_load_prompts
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     findings = serve_findings(scenario.serve) if scenario.variants else []
     if findings:
         raise ScenarioError(scenario.name, findings)
-    load_prompts, _ = render_data(scenario.load.data, scenario.prompt, key="load.data")
+    load_prompts = make_load_prompts(scenario, say=say)
     held_out = None
     if scenario.quality is not None:
         held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
@@ -90,5 +91,26 @@ def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedMo
             say(f"models: merging the adapter in {refs.merge_dtype}")
             found["merged"] = merge_adapter(found["base"], found["adapter"], refs.merge_dtype, trust_remote_code=refs.trust_remote_code)
             infos["merged"] = inspect_model(found["merged"])
-    rank = infos["adapter"].lora_rank if "adapter" in infos else None
-    return ResolvedModels(base=found.get("base"), adapter=found.get("adapter"), merged=found.get("merged"), lora_rank=rank), infos
+    further = _further_adapters(scenario, found, infos, say)
+    ranks = [info.lora_rank for info in infos.values() if info.lora_rank is not None]
+    rank = max(ranks) if "adapter" in infos and ranks else None
+    return ResolvedModels(base=found.get("base"), adapter=found.get("adapter"), merged=found.get("merged"), lora_rank=rank, adapters=further), infos
+
+
+def _further_adapters(scenario: Scenario, found: dict[str, Path], infos: dict[str, ModelInfo], say: Callable[[str], None]) -> dict[str, Path]:
+    """`models.adapters` by name, where the LoRA-enabled server is started; their infos are added as `adapters.NAME`."""
+    from perfbench.models.fit import check_adapter_fits, check_adapter_serves
+    from perfbench.models.inspect import inspect_adapter
+    from perfbench.models.resolve import resolve_model
+
+    further: dict[str, Path] = {}
+    if not {"adapter", "base+lora"} & set(scenario.variants):
+        return further
+    for name, ref in scenario.models.adapters.items():
+        say(f"models: adapter {name}")
+        further[name] = resolve_model(ref)
+        infos[f"adapters.{name}"] = inspect_adapter(further[name], revision=ref.revision)
+        for finding in check_adapter_fits(found["base"], further[name]):
+            say(f"warning: {finding}")
+        check_adapter_serves(further[name])
+    return further

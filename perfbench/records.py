@@ -59,6 +59,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Reads that returned more than one chunk: the earlier chunks of such a read carry the stamp of its last segment."""
     bytes_received: int = 0
     output_text: str | None = None
+    adapter: str | None = None
+    """The adapter that was asked for, where requests of one trial are spread over several."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

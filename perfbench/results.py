@@ -44,6 +44,7 @@ _RECORD_SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()), ("cached_tokens", pa.int32()),
         ("status", pa.string()), ("error", pa.string()), ("error_message", pa.string()), ("http_status", pa.int32()), ("finish_reason", pa.string()),
         ("stamp", pa.string()), ("coalesced_reads", pa.int32()), ("bytes_received", pa.int64()), ("output_text", pa.string()),
+        ("adapter", pa.string()),
     ]
 )  # fmt: skip
 _SAMPLE_SCHEMA = pa.schema(

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from perfbench.load.trial import Body, TrialSpec
 from perfbench.prompts import RenderedPrompt, request_body, request_path
 from perfbench.records import TrialPlan
 from perfbench.results import RunFolder
 from perfbench.scenario import Scenario, Stage
+from perfbench.scenario.model import Output
 from perfbench.variants import ServerPlan, variant_order
+from perfbench.workload.lengths import draw_lengths
+from perfbench.workload.spread import sending_order, with_adapters
+
+_OUTPUTS = 11
+"""Tells the seed of answers' lengths from those of prompts and arrivals."""
 
 
 class Visit(NamedTuple):
@@ -57,11 +62,6 @@ def plan_visits(servers: Sequence[ServerPlan], trials: Sequence[TrialPlan], *, s
     return visits
 
 
-def sending_order(stage: Stage, scenario: Scenario, repeat: int, count: int) -> list[int]:
-    """Indices of the prompts in the order in which a trial of this stage and repeat sends them: a seeded shuffle."""
-    return [int(index) for index in np.random.default_rng(stage_seed(stage, scenario, repeat)).permutation(count)]
-
-
 def stage_seed(stage: Stage, scenario: Scenario, repeat: int) -> list[int]:
     """Entropy of a stage and repeat: the same for every variant, another for every repeat."""
     return [scenario.load.seed, scenario.load.stages.index(stage), repeat]
@@ -70,12 +70,34 @@ def stage_seed(stage: Stage, scenario: Scenario, repeat: int) -> list[int]:
 def trial_bodies(
     trial: TrialPlan, scenario: Scenario, prompts: Sequence[RenderedPrompt], *, model: str, cache_salt: str | None
 ) -> Iterator[Body]:
-    """The requests of one trial in sending order."""
+    """The requests of one trial in sending order; a conversation is one, with its later turns."""
     stage = stage_of(trial, scenario)
-    for index in sending_order(stage, scenario, trial.repeat, len(prompts)):
+    decoding = scenario.decoding if stage.response_format is None else scenario.decoding.model_copy(update={"response_format": stage.response_format})
+    outputs = prompt_outputs(stage, scenario, len(prompts))
+    for index, adapter in _requests(trial, stage, scenario, prompts):
         prompt = prompts[index]
-        body = request_body(prompt, model=model, decoding=scenario.decoding, output=stage.output, stream=True, cache_salt=cache_salt)
-        yield Body(prompt_id=prompt.prompt_id, body=msgspec.Raw(msgspec.json.encode(body)))
+        body = request_body(prompt, model=adapter or model, decoding=decoding, output=outputs[index], stream=True, cache_salt=cache_salt)
+        yield Body(
+            prompt_id=prompt.prompt_id, body=msgspec.Raw(msgspec.json.encode(body)), adapter=adapter, turns=prompt.turns, think_time_s=prompt.think_time_s
+        )
+
+
+def _requests(trial: TrialPlan, stage: Stage, scenario: Scenario, prompts: Sequence[RenderedPrompt]) -> list[tuple[int, str | None]]:
+    """(prompt, adapter) of every request; the adapter is None where a trial asks for one model alone."""
+    mixture, seed = scenario.load.mixture, stage_seed(stage, scenario, trial.repeat)
+    order = sending_order([prompt.part for prompt in prompts], [part.weight for part in mixture] if mixture else None, seed)
+    if trial.variant != "adapter" or scenario.load.adapters is None:
+        return [(index, None) for index in order]
+    return [*with_adapters(order, scenario.load.adapters, ["adapter", *scenario.models.adapters], seed)]
+
+
+def prompt_outputs(stage: Stage, scenario: Scenario, count: int) -> list[Output]:
+    """How long the answer to each prompt is: with a distribution a length of its own, the same for every variant and repeat."""
+    if stage.output.distribution is None:
+        return [stage.output] * count
+    number = scenario.load.stages.index(stage)
+    lengths = draw_lengths(stage.output.distribution, count, [scenario.load.seed, number, 0, _OUTPUTS], key=f"load.stages[{number}].output.distribution")
+    return [Output(fixed=length) for length in lengths]
 
 
 def stage_of(trial: TrialPlan, scenario: Scenario) -> Stage:

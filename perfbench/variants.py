@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +33,9 @@ class ResolvedModels:
     adapter: Path | None
     merged: Path | None
     lora_rank: int | None
-    """Rank of the adapter; the largest one where its modules differ."""
+    """Rank of the adapter; the largest one where its modules, or adapters, differ."""
+    adapters: dict[str, Path] = field(default_factory=dict)
+    """Further adapters by name."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class ServerPlan:
     """None for an endpoint."""
     lora: Path | None = None
     """The adapter that a LoRA-enabled server loads."""
+    adapters: dict[str, Path] = field(default_factory=dict)
+    """Further adapters that it loads, by the names it serves them under."""
     max_lora_rank: int | None = None
     endpoint: Endpoint | None = None
 
@@ -88,6 +92,7 @@ def _lora_server(scenario: Scenario, models: ResolvedModels) -> ServerPlan:
         {variant: asks_for[variant] for variant in variants},
         model_path=_present(models.base, "base+lora"),
         lora=_present(models.adapter, "adapter"),
+        adapters=models.adapters,
         max_lora_rank=sufficient[0],
     )
 

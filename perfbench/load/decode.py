@@ -137,6 +137,7 @@ def decode(raw: RawExchange) -> Record:
         stamp="kernel" if raw.kernel_stamps else "user",
         coalesced_reads=_shared_reads(chunk_reads) if stream else 0,
         bytes_received=len(raw.raw), output_text="".join(decoded.texts) if raw.keep_text else None,
+        adapter=raw.adapter,
     )
 
 

@@ -18,11 +18,12 @@ from typing import Any
 import gevent
 import gevent.event
 import gevent.hub
+import gevent.pool
 import pyarrow.parquet as pq
 
 from perfbench.errors import LoadError
 from perfbench.load.address import resolve
-from perfbench.load.decode import recover_spool
+from perfbench.load.decode import decode, recover_spool
 from perfbench.load.exchange import Exchange, RawExchange
 from perfbench.load.live import LiveCounts
 from perfbench.load.messages import Progress
@@ -60,6 +61,10 @@ class Trial:
         self._until_ns = 0
         self._cancelled_ns: int | None = None
         self._sent = 0
+        """Prompts and conversations; `_later_turns` counts the requests that follow in one."""
+        self._later_turns = 0
+        self._conversations = gevent.pool.Group()
+        """Open loop: one greenlet a conversation that thinks, or waits for room."""
         self._in_flight: dict[Exchange, None] = {}
         self._ended: deque[Exchange] = deque()
         self._wake_finisher = gevent.event.Event()
@@ -83,21 +88,37 @@ class Trial:
         """Return when `started_ns` is known: a little before it."""
         self._ready.wait()
 
-    def prepare(self, scheduled_ns: int, waiter: Any = None) -> Exchange:
+    def prepare(self, scheduled_ns: int) -> Exchange:
         """The next request, complete, so that nothing but the sending is left for its time."""
-        request_id, prompt_id, request = self._book.request(self._sent)
-        return Exchange(request_id, prompt_id, request, scheduled_ns, waiter)
+        return Exchange(self._book.request(self._sent), scheduled_ns)
+
+    def next_turn(self, ended: Exchange) -> Exchange | None:
+        """What follows in the conversation of `ended`, due its think time later; None where it is over: all is said, or the turn has failed.
+
+        Here an answer is decoded while load is driven, because the next turn carries it. That runs in the conversation's own greenlet, never where
+        bytes are stamped; it costs about 3 us a token (measured in benchmarks), which others may be sent later by.
+        """
+        conversation, spec = ended.conversation, self.spec
+        if conversation is None or not conversation.left or not ended.ok:
+            return None
+        answer = decode(ended.to_raw(spec.trial, spec.variant, _WORKER, keep_text=True, secret=None))
+        if answer.status != "ok":
+            return None
+        return Exchange(self._book.next_turn(conversation, answer.output_text or ""), ended.end_ns + conversation.think_time_ns)
 
     def send(self, exchange: Exchange) -> None:
         """Send it and return at once."""
-        self._sent += 1
+        if exchange.conversation is None or exchange.conversation.turn == 1:
+            self._sent += 1
+        else:
+            self._later_turns += 1
         exchange.started_ns = time.monotonic_ns()
         self._in_flight[exchange] = None
         self._pool.send(exchange)
 
-    def send_and_wait(self, scheduled_ns: int) -> Exchange:
-        """Send the next request and return when it has ended."""
-        exchange = self.prepare(scheduled_ns, gevent.getcurrent())
+    def send_and_wait(self, exchange: Exchange) -> Exchange:
+        """Send it and return it when it has ended."""
+        exchange.waiter = gevent.getcurrent()
         self.send(exchange)
         gevent.hub.get_hub().switch()
         return exchange
@@ -140,6 +161,7 @@ class Trial:
         finally:
             self._environment.runner.stop()
             gevent.killall(helpers)
+            self._conversations.kill()
             self._reader.close()
         return self._save(outcome)
 
@@ -211,6 +233,7 @@ class Trial:
         """Wait for requests in flight, end those that remain, and hand everything to the spool."""
         cancelled = self._cancelled_ns is not None
         gevent.sleep(_LATE_NS / _NS_PER_S)
+        self._conversations.join(timeout=_LATE_NS / _NS_PER_S)  # those that waited for room in vain leave their records
         deadline_ns = time.monotonic_ns() + round(min(self.spec.drain_s, _CANCEL_DRAIN_S if cancelled else self.spec.drain_s) * _NS_PER_S)
         while self._in_flight and time.monotonic_ns() < deadline_ns:
             gevent.sleep(0.005)
@@ -230,11 +253,32 @@ class Trial:
         for offset_ns in self.offsets_ns[self._sent :]:
             if self.started_ns + offset_ns >= closed_ns:
                 break
-            exchange = self.prepare(self.started_ns + offset_ns)
+            self._leave(self.prepare(self.started_ns + offset_ns))
             self._sent += 1
-            exchange.error, exchange.error_message = "cancelled", "held back until no more was sent"
-            exchange.end_ns = time.monotonic_ns()
-            self._ended.append(exchange)
+
+    def _leave(self, exchange: Exchange) -> None:
+        exchange.error, exchange.error_message = "cancelled", "held back until no more was sent"
+        exchange.end_ns = time.monotonic_ns()
+        self._ended.append(exchange)
+
+    # -- open loop: the later turns of a conversation
+
+    def _go_on(self, ended: Exchange) -> None:
+        """Think, and send the next turn, which is held back like an arrival. A turn that is due after the window is not sent."""
+        following = self.next_turn(ended)
+        if following is None or following.scheduled_ns >= self._until_ns:
+            return
+        while (left_ns := following.scheduled_ns - time.monotonic_ns()) > 0:
+            gevent.sleep(left_ns / _NS_PER_S)
+        if self._cancelled_ns is not None:
+            return
+        if not self.has_room():
+            self.held_back += 1
+            self.wait_for_room()
+        if self.may_send_late():
+            self.send(following)
+        else:
+            self._leave(following)
 
     # -- called by the wire: in the hub or in any greenlet, never waiting
 
@@ -243,6 +287,8 @@ class Trial:
         if exchange.waiter is not None:
             gevent.hub.get_hub().loop.run_callback(exchange.waiter.switch)
             exchange.waiter = None
+        elif exchange.conversation is not None and exchange.conversation.left and exchange.ok:
+            self._conversations.spawn(self._go_on, exchange)
         self._room.set()
         self._ended.append(exchange)
         self._wake_finisher.set()
@@ -296,7 +342,7 @@ class Trial:
             elapsed_s = (time.monotonic_ns() - self.started_ns) / _NS_PER_S
             self._report(
                 self._live.progress(
-                    trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self.spec.warmup_s + self.spec.duration_s, sent=self._sent,
+                    trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self.spec.warmup_s + self.spec.duration_s, sent=self._sent + self._later_turns,
                     in_flight=len(self._in_flight), held_back=self.held_back, reads=self._reader.reads,
                 )
             )

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from perfbench.load.framing import ResponseEnd
+from perfbench.load.request_book import Request
 from perfbench.records import ErrorKind
 
 _FIRST_CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)":\s*"[^"]')
@@ -41,20 +42,23 @@ class RawExchange(msgspec.Struct, frozen=True, kw_only=True):
     """int64, native order: bytes in each read."""
     raw: bytes
     """The response as received, head and framing included."""
+    adapter: str | None = None
 
 
 class Exchange:
     """One request in flight. The wire appends to it; it ends once, by its response or by an error."""
 
     __slots__ = (
-        "connection", "end", "end_ns", "error", "error_message", "kernel_stamps", "prompt_id", "raw", "read_lengths", "read_ns", "request", "request_id",
-        "scheduled_ns", "sent_ns", "started_ns", "waiter",
+        "adapter", "connection", "conversation", "end", "end_ns", "error", "error_message", "kernel_stamps", "prompt_id", "raw", "read_lengths", "read_ns",
+        "request", "request_id", "scheduled_ns", "sent_ns", "started_ns", "waiter",
     )
 
-    def __init__(self, request_id: str, prompt_id: str, request: bytes, scheduled_ns: int, waiter: Any = None) -> None:
-        self.request_id = request_id
-        self.prompt_id = prompt_id
-        self.request = request
+    def __init__(self, request: Request, scheduled_ns: int) -> None:
+        self.request_id = request.request_id
+        self.prompt_id = request.prompt_id
+        self.adapter = request.adapter
+        self.conversation = request.conversation
+        self.request = request.content
         """Head and body, complete."""
         self.scheduled_ns = scheduled_ns
         self.started_ns = 0
@@ -69,7 +73,7 @@ class Exchange:
         self.raw = bytearray()
         self.end = ResponseEnd()
         self.connection: Any = None
-        self.waiter = waiter
+        self.waiter: Any = None
         """The greenlet that waits for the end; None in an open loop, where nobody does."""
 
     @property
@@ -93,5 +97,5 @@ class Exchange:
             request_id=self.request_id, trial=trial, variant=variant, worker=worker, prompt_id=self.prompt_id, scheduled_ns=self.scheduled_ns,
             sent_ns=self.sent_ns, end_ns=self.end_ns, error=self.error, error_message=self.error_message,
             kernel_stamps=self.kernel_stamps and len(self.read_ns) > 0, keep_text=keep_text,
-            read_ns=self.read_ns.tobytes(), read_lengths=self.read_lengths.tobytes(), raw=raw,
+            read_ns=self.read_ns.tobytes(), read_lengths=self.read_lengths.tobytes(), raw=raw, adapter=self.adapter,
         )

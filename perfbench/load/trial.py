@@ -41,3 +41,9 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     prompt_id: str
     body: msgspec.Raw
     """JSON, sent as it stands."""
+    adapter: str | None = None
+    """The adapter it asks for, where requests of one trial are spread over several."""
+    turns: list[str] = []
+    """Conversations: what the user says in each later turn."""
+    think_time_s: float = 0.0
+    """Conversations: from the end of an answer to the next turn."""

@@ -38,7 +38,12 @@ class StreamUser(User):  # type: ignore[misc]  # Locust has no types
         think_ns = round(trial.spec.think_time_s * 1e9)
         _sleep_until(due_ns)
         while trial.open:
-            exchange = trial.send_and_wait(due_ns)
+            exchange = trial.send_and_wait(trial.prepare(due_ns))
+            while (following := trial.next_turn(exchange)) is not None:
+                _sleep_until(following.scheduled_ns)
+                if not trial.open:
+                    raise StopUser
+                exchange = trial.send_and_wait(following)
             due_ns = exchange.end_ns + think_ns
             if exchange.error == "connect":
                 gevent.sleep(_CONNECT_PAUSE_S)

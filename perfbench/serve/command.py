@@ -86,7 +86,8 @@ def server_command(plan: ServerPlan, serve: Serve, *, port: int, trust_remote_co
     argv += ["--served-model-name", _base_name(plan), "--host", HOST, "--port", str(port)]
     if plan.lora is not None:
         # JSON, because vLLM's short form `name=path` does not take a path with a comma in it.
-        argv += ["--enable-lora", "--lora-modules", json.dumps({"name": "adapter", "path": str(plan.lora)})]
+        argv += ["--enable-lora", "--lora-modules"]
+        argv += [json.dumps({"name": name, "path": str(path)}) for name, path in {"adapter": plan.lora, **plan.adapters}.items()]
         if "max-lora-rank" not in serve.args:
             argv += ["--max-lora-rank", str(plan.max_lora_rank)]
     if trust_remote_code:

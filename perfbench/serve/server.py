@@ -207,7 +207,7 @@ class Server:
     def _check_models(self, process: subprocess.Popen[bytes]) -> dict[str, int | None]:
         served = served_models(self._json("/v1/models")) or {}
         self._raise_if_ended(process)
-        missing = sorted(set(self.plan.served_names.values()) - served.keys())
+        missing = sorted({*self.plan.served_names.values(), *self.plan.adapters} - served.keys())
         if missing:
             listed = ", ".join(served) or "no model"
             raise ServerError(f"server `{self.plan.name}` does not serve `{missing[0]}` but {listed}; log: {self._log}")

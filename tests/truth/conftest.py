@@ -37,6 +37,8 @@ class Answer:
     written: list[int]
     """Right after it."""
     end_ns: int
+    body: dict[str, Any] | None = None
+    """What was asked, where the script says `log_body`."""
 
 
 @dataclass
@@ -87,10 +89,12 @@ def request_body(*, stream: bool = True, usage: bool = True, **truth: Any) -> di
     return {**body, "stream_options": {"include_usage": True}} if stream and usage else body
 
 
-def make_spec(folder: Path, url: str, bodies: list[dict[str, Any]], *, offsets_s: list[float] | None = None, **changes: Any) -> TrialSpec:
-    """A short closed trial; with `offsets_s`, an open one."""
+def make_spec(
+    folder: Path, url: str, bodies: list[dict[str, Any]], *, offsets_s: list[float] | None = None, asked: dict[str, Any] | None = None, **changes: Any
+) -> TrialSpec:
+    """A short closed trial; with `offsets_s`, an open one. `asked` is added to every `Body`: turns, think time, adapter."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [msgspec.json.encode({"prompt_id": f"p{number}", "body": body}) for number, body in enumerate(bodies)]
+    lines = [msgspec.json.encode({"prompt_id": f"p{number}", "body": body, **(asked or {})}) for number, body in enumerate(bodies)]
     (folder / "bodies.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     schedule_path = None
     if offsets_s is not None:

@@ -25,7 +25,7 @@ typedef struct {
     size_t *marks, mark_count, mark_room, mark_at; /* payload offsets after the last byte of each content event */
     i64 received_ns, *before, *after; /* each content event: right before and right after the write with its last byte */
     int stamp_count, stamp_room;
-    char id[200];
+    char id[200], *body; /* the request's body, kept where it asks for `log_body` */
     Script script;
 } Conn;
 

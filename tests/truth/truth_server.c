@@ -12,6 +12,7 @@
  * `at`: the fault strikes after so many content chunks. Headers are sent when the request is whole; content chunk k at received + ttft + k * gap,
  * absolute, so that delays do not add up. `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
  *
+ * With "log_body": 1 the log's line holds the request's body, which must have no line end in it.
  * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "written": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k]
  * is taken right before the write that holds the last byte of content event k (of its blank line), written[k] right after it. Text of token k: token_text in truth_answer.h.
  */
@@ -83,7 +84,7 @@ static void close_conn(Conn *c) {
     close(c->fd);
     conns[c->fd] = NULL;
     running -= c->busy;
-    free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->before); free(c->after); free(c);
+    free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->before); free(c->after); free(c->body); free(c);
 }
 
 static void log_answer(Conn *c) {
@@ -91,7 +92,8 @@ static void log_answer(Conn *c) {
     for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->before[k]);
     fprintf(log_file, "],\"written\":[");
     for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->after[k]);
-    fprintf(log_file, "],\"end_ns\":%lld}\n", now_ns());
+    if (c->body) fprintf(log_file, "],\"body\":%s,\"end_ns\":%lld}\n", c->body, now_ns());
+    else fprintf(log_file, "],\"end_ns\":%lld}\n", now_ns());
     fflush(log_file);
 }
 
@@ -233,6 +235,8 @@ static void start_answer(Conn *c, const char *head, const char *path, const char
         snprintf(c->id, sizeof c->id, "%.*s", (int)strcspn(id, "\r"), id);
     }
     read_script(s, path, body);
+    free(c->body);
+    c->body = number_of(value_of(body, "truth"), "log_body", 0) ? strdup(body) : NULL;
     c->received_ns = now_ns();
     c->busy = 1;
     running++;

@@ -47,7 +47,8 @@ class Parsed:
 def test_a_request_is_whole_and_carries_its_body_as_it_stands(tmp_path: Path) -> None:
     rows = bodies(tmp_path, '{"prompt_id": "a", "body": {"x":  "ü"}}\n{"prompt_id": "b", "body": {"y": 1}}\n')
     book = RequestBook(resolve("http://127.0.0.1:9/base/"), "/v1/completions", rows, "t-", "sk-1")
-    request_id, prompt_id, request = book.request(2)
+    request_id, prompt_id, request, adapter, conversation = book.request(2)
+    assert (adapter, conversation) == (None, None)
     parsed = Parsed(request)
     assert (request_id, prompt_id) == ("t-2", "a")
     assert (parsed.method, parsed.url, parsed.complete) == (b"POST", b"/base/v1/completions", True)
