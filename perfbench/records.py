@@ -286,6 +286,14 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """None where the scenario has no SLO."""
 
 
+class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one adapter got of a trial whose requests were spread over several."""
+
+    requests: RequestCounts
+    metrics: dict[str, MetricSummary]
+    """Those of a request; gaps between chunks and rates are known for all adapters together only."""
+
+
 class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One trial as analysed."""
 
@@ -298,6 +306,8 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates
     slo: dict[str, Any] | None = None
     """{met: bool|null, limits: {METRIC: {percentile, limit, measured, met}}}; None where the scenario has no SLO."""
+    adapters: dict[str, AdapterSummary] = {}
+    """By the adapter that was asked for, the most asked first; empty where a trial asks for one model."""
 
 
 class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):

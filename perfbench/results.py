@@ -293,10 +293,15 @@ class RunFolder:
 
 def _scan(files: Sequence[Path], schema: pa.Schema) -> pl.LazyFrame:
     if not files:
-        frame = pl.from_arrow(schema.empty_table())
-        assert isinstance(frame, pl.DataFrame)
-        return frame.lazy()
-    return pl.scan_parquet(list(files))
+        return _empty(schema).lazy()
+    # Runs of earlier versions lack columns that were added since: their rows have none there.
+    return pl.scan_parquet(list(files), schema=_empty(schema).schema, missing_columns="insert")
+
+
+def _empty(schema: pa.Schema) -> pl.DataFrame:
+    frame = pl.from_arrow(schema.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def find_runs(parent: Path) -> Iterator[Path]:

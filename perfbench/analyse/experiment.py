@@ -32,7 +32,7 @@ class Experiment:
     cost: Cost | None
     quality: Quality | None
     shares_prefix: bool
-    """Every request begins with the same system prompt, so that hits in the prefix cache are asked for."""
+    """Requests begin alike on purpose (system prompt, shared prefix, conversation), so that hits in the prefix cache are asked for."""
     serve_args: dict[str, Any]
 
 
@@ -49,9 +49,15 @@ def experiment_of(manifest: Manifest) -> Experiment:
         slo={metric: _validated(SloLimit, limit) for metric, limit in (scenario.get("slo") or {}).items()},
         cost=_validated(Cost, cost) if cost else None,
         quality=_quality(quality) if quality else None,
-        shares_prefix=bool((scenario.get("prompt") or {}).get("system")),
+        shares_prefix=bool((scenario.get("prompt") or {}).get("system")) or _load_shares(scenario["load"]),
         serve_args=(scenario.get("serve") or {}).get("args") or {},
     )
+
+
+def _load_shares(load: dict[str, Any]) -> bool:
+    """A shared prefix, or turns that carry those before them, in any source of prompts."""
+    sources = load.get("mixture") or [load]
+    return any(source.get("conversation") or (source.get("synthetic") or {}).get("shared_prefix") for source in sources)
 
 
 def _validated(kind: type[Model], value: dict[str, Any]) -> Model:

@@ -18,7 +18,7 @@ from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
 from perfbench.analyse.telemetry import Telemetry
-from perfbench.analyse.trials import AnalysedTrial, energy_summary, metric_summaries, rates, request_counts
+from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, energy_summary, metric_summaries, rates, request_counts
 from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
@@ -123,6 +123,7 @@ def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Ex
         metrics=metrics if energy is None else {**metrics, "energy_j_per_request": energy},
         rates=rates(requests, outcome, experiment.slo),
         slo=slo_result(requests.filter(scheduled_in_window(outcome)), experiment.slo),
+        adapters=adapter_summaries(requests, outcome),
     )
     return AnalysedTrial(plan, outcome, requests, summary)
 

@@ -12,7 +12,7 @@ from perfbench.analyse.metrics import BY_NAME, NS_PER_S, PER_REQUEST
 from perfbench.analyse.slo import good, judgeable
 from perfbench.analyse.stats import NO_INTERVAL, Floats, Interval, mean_interval, percentile
 from perfbench.analyse.window import ended_in_window, scheduled_in_window, window_s
-from perfbench.records import MetricSummary, Rates, RequestCounts, TrialOutcome, TrialPlan, TrialSummary
+from perfbench.records import AdapterSummary, MetricSummary, Rates, RequestCounts, TrialOutcome, TrialPlan, TrialSummary
 from perfbench.results import RunFolder
 from perfbench.scenario.model import SloLimit
 
@@ -41,10 +41,21 @@ class AnalysedTrial:
 
 def metric_summaries(folder: RunFolder, trial: str, requests: pl.DataFrame, outcome: TrialOutcome) -> dict[str, MetricSummary]:
     """METRIC -> summary over the trial's requests scheduled in the window, in the order of the table; `icl_s` over all their gaps."""
-    measured = requests.filter(scheduled_in_window(outcome))
-    found = {name: _summary(name, measured[name].drop_nulls().to_numpy()) for name in PER_REQUEST}
+    found = _of_requests(requests.filter(scheduled_in_window(outcome)))
     found["icl_s"] = _inter_chunk_latency(folder, trial, outcome)
     return {name: found[name] for name in BY_NAME if name in found}
+
+
+def adapter_summaries(requests: pl.DataFrame, outcome: TrialOutcome) -> dict[str, AdapterSummary]:
+    """Adapter -> its part of the trial, the most asked first; empty where no request names one."""
+    measured = requests.filter(scheduled_in_window(outcome) & pl.col("adapter").is_not_null())
+    asked = measured.group_by("adapter").len().sort("len", "adapter", descending=[True, False])["adapter"].to_list()
+    parts = {name: measured.filter(pl.col("adapter") == name) for name in asked}
+    return {name: AdapterSummary(requests=request_counts(part, outcome), metrics=_of_requests(part)) for name, part in parts.items()}
+
+
+def _of_requests(measured: pl.DataFrame) -> dict[str, MetricSummary]:
+    return {name: _summary(name, measured[name].drop_nulls().to_numpy()) for name in PER_REQUEST}
 
 
 def _summary(name: str, values: Floats, interval: Interval | None = None) -> MetricSummary:

@@ -23,7 +23,7 @@ from perfbench.analyse.metrics import per_request_columns
 from perfbench.records import TrialOutcome
 from perfbench.results import RunFolder
 
-_KEPT = ("trial", "prompt_id", "scheduled_ns", "sent_ns", "end_ns", "status", "error", "stamp", "cached_tokens")
+_KEPT = ("trial", "prompt_id", "scheduled_ns", "sent_ns", "end_ns", "status", "error", "stamp", "cached_tokens", "adapter")
 
 
 def trial_outcomes(folder: RunFolder) -> dict[str, TrialOutcome]:

@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Summary
-from perfbench.report import answers, differences, evidence, figures, tables
+from perfbench.report import adapters, answers, differences, evidence, figures, tables
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
 from perfbench.report.repeats import headline_stage, stage_names
@@ -60,6 +60,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
     return {
         "main": tables.main_table(summary, manifest),
         "stages": tables.stage_table(summary),
+        "adapters": adapters.adapters_table(summary),
         "stage_names": stages,
         "headline_stage": headline.stage if headline else None,
         "latency": [tables.latency_table(summary, stage) for stage in stages],
