@@ -40,7 +40,10 @@ class Pool:
             self._connect_more(count)
             gevent.sleep(0.001)
         if not self._idle:
-            raise LoadError(f"no connection to {self._url}: {self._last_failure or 'no answer'}; start the server, or correct the URL")
+            reason = self._last_failure.removeprefix("no connection: ") or "no answer"
+            untrusted = "certificate" in reason
+            remedy = "correct it or the URL, or name the certificates to trust in SSL_CERT_FILE" if untrusted else "start the server, or correct the URL"
+            raise LoadError(f"no connection to {self._url}: {reason}; {remedy}")
 
     def keep_ready(self, spare: int) -> None:
         """Forever: replace what has been taken and what has stood idle for so long that the server may be about to close it."""

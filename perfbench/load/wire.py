@@ -5,7 +5,8 @@ kernel's receive stamp (SO_TIMESTAMPNS), appends stamp, length and bytes to the 
 ended. No greenlet runs per token; whoever waits for a response wakes once, when it has ended. A late reader therefore delays nothing that
 is reported: `lag_max_ns` says how late it was. Where the kernel gives no stamp, the time after the read stands in, and the exchange says so.
 
-TLS has its place in `Reader._deliver`: the stamp belongs to the bytes off the socket, decrypted or not.
+Under TLS the same read feeds a buffer in memory (`tls`), and decrypted bytes have the stamp of the segment that completed their record. The handshake
+is part of connecting. `sent_ns` is taken when the request is encrypted and its first byte is about to be handed to the kernel.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from perfbench.load.address import Address
 from perfbench.load.clock import RealtimeOffset
 from perfbench.load.exchange import Exchange
 from perfbench.load.framing import ProtocolError
+from perfbench.load.tls import Tls, TlsError
 from perfbench.records import ErrorKind
 
 _SO_TIMESTAMPNS = 35
@@ -42,19 +44,25 @@ _plain_epoll: Callable[[], Any] = gevent.monkey.get_original("select", "epoll")
 
 
 class Connection:
-    """One socket: connecting, idle, or busy with one exchange."""
+    """One socket: connecting (TLS handshake included), idle, or busy with one exchange."""
 
-    __slots__ = ("_connect_error", "_unsent", "connected", "exchange", "file", "idle_since_ns", "reader", "sock")
+    __slots__ = ("_connect_error", "_server_name", "_unsent", "connected", "exchange", "file", "idle_since_ns", "reader", "ready", "sock", "tls")
 
     def __init__(self, reader: Reader, address: Address) -> None:
         self.reader = reader
         self.connected = False
+        """The socket is."""
+        self.ready = False
+        """A request can be sent: connected and, under TLS, the handshake is over."""
+        self.tls: Tls | None = None
+        self._server_name = address.tls_name
         self.exchange: Exchange | None = None
         self.idle_since_ns = 0
         self._unsent: memoryview | None = None
         self.sock = _plain_socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.file = self.sock.fileno()
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):  # no such option here: the reader falls back by itself
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         reader.add(self)
@@ -65,10 +73,20 @@ class Connection:
         """Send the exchange's request: now, or as soon as the connection stands."""
         exchange.connection = self
         self.exchange = exchange
-        if self.connected:
-            self._unsent = memoryview(exchange.request)
+        if not self.ready:
+            return
+        try:
+            request = exchange.request if self.tls is None else self.tls.encrypt(exchange.request)
+        except TlsError as error:
+            self.fail("send", f"the request was not taken: {error}")
+            return
+        if self._unsent is None:
+            self._unsent = memoryview(request)
             exchange.sent_ns = time.monotonic_ns()
             self._send_on()
+        else:  # the end of a handshake still waits for room
+            exchange.sent_ns = time.monotonic_ns()
+            self._unsent = memoryview(bytes(self._unsent) + request)
 
     def _send_on(self) -> None:
         """Hand over what the kernel takes; the rest follows when the socket can be written again."""
@@ -78,7 +96,10 @@ class Connection:
         except BlockingIOError:
             taken = 0
         except OSError as error:
-            self.fail("send", f"the request was not taken: {_reason(error)}")
+            if self.ready:
+                self.fail("send", f"the request was not taken: {_reason(error)}")
+            else:
+                self.fail("connect", f"no connection: TLS: the server ended the handshake: {_reason(error)}")
             return
         if taken == len(self._unsent):
             self._unsent = None
@@ -99,6 +120,34 @@ class Connection:
             return
         self.connected = True
         self.reader.want(self, writable=False)
+        if self._server_name is None:
+            self._become_ready()
+        else:
+            self.tls = Tls(self._server_name)
+            self.on_handshake()
+
+    def on_handshake(self) -> None:
+        """Continue the TLS handshake with what has been received."""
+        assert self.tls is not None
+        try:
+            self.tls.handshake()
+        except TlsError as error:
+            self.fail("connect", f"no connection: {error}")
+            return
+        if self.speak(self.tls.to_send()) and self.tls.established:
+            self._become_ready()
+
+    def speak(self, data: bytes) -> bool:
+        """Send what TLS itself has to say; False when the connection has failed over it."""
+        if data:
+            waiting = self._unsent is not None
+            self._unsent = memoryview(bytes(self._unsent or b"") + data)
+            if not waiting:
+                self._send_on()
+        return self.file >= 0
+
+    def _become_ready(self) -> None:
+        self.ready = True
         if self.exchange is not None:
             self.send(self.exchange)
         else:
@@ -123,9 +172,18 @@ class Connection:
         """Close the socket; may be called twice."""
         if self.file >= 0:
             self.reader.remove(self)
+            if self.tls is not None:
+                self._say_goodbye(self.tls)
             self.sock.close()
             self.file = -1
             self.exchange = None
+
+    def _say_goodbye(self, tls: Tls) -> None:
+        """The alert that tells the server why, or that nothing more comes; if there is no room for it, it is left out."""
+        data = tls.close_notify() if tls.established else tls.to_send()
+        if data and self._unsent is None:
+            with contextlib.suppress(OSError):
+                self.sock.send(data)
 
 
 class Reader:
@@ -191,14 +249,40 @@ class Reader:
             connection.fail("disconnected", f"the connection broke before the end of the response: {_reason(error)}")
             return
         now_ns = time.monotonic_ns()
+        data: memoryview | bytes = self._view[:length]
+        if connection.tls is not None:
+            decrypted = self._decrypt(connection, connection.tls, length)
+            if decrypted is None:
+                return
+            data = decrypted
         exchange = connection.exchange
         if exchange is None:
             connection.close()  # the server has closed an idle connection, or speaks unasked
             self.on_lost(connection, "closed while idle")
-        elif length == 0:
+            return
+        if data:
+            self._deliver(connection, exchange, data, self._stamp(exchange, control, now_ns))
+        if connection.exchange is exchange and (length == 0 or (connection.tls is not None and connection.tls.closed)):
             self._end_of_file(connection, exchange, now_ns)
-        else:
-            self._deliver(connection, exchange, length, self._stamp(exchange, control, now_ns))
+
+    def _decrypt(self, connection: Connection, tls: Tls, length: int) -> bytes | None:
+        """What this read has brought of an answer; b"" at the connection's end, None where there is nothing to deliver (yet)."""
+        if length == 0 and not connection.ready:
+            connection.fail("connect", "no connection: TLS: the server closed the connection during the handshake")
+            return None
+        tls.receive(self._view[:length])
+        if not connection.ready:
+            connection.on_handshake()
+            if not connection.ready or connection.file < 0:
+                return None
+        try:
+            data = tls.decrypted()
+        except TlsError as error:
+            connection.fail("protocol", f"the connection broke before the end of the response: {error}")
+            return None
+        if not connection.speak(tls.to_send()):
+            return None
+        return data if data or length == 0 or tls.closed else None
 
     def _stamp(self, exchange: Exchange, control: list[tuple[int, int, bytes]], now_ns: int) -> int:
         """When the last segment of this read arrived, on CLOCK_MONOTONIC."""
@@ -213,10 +297,9 @@ class Reader:
         self.kernel_stamps = False
         return now_ns
 
-    def _deliver(self, connection: Connection, exchange: Exchange, length: int, stamp_ns: int) -> None:
-        data = self._view[:length]
+    def _deliver(self, connection: Connection, exchange: Exchange, data: memoryview | bytes, stamp_ns: int) -> None:
         exchange.read_ns.append(stamp_ns)
-        exchange.read_lengths.append(length)
+        exchange.read_lengths.append(len(data))
         exchange.raw += data
         try:
             exchange.end.feed(data)
@@ -225,7 +308,8 @@ class Reader:
             return
         if exchange.end.ended:
             connection.exchange = None
-            if exchange.end.keep_alive and not connection.sending:
+            closing = connection.tls is not None and connection.tls.closed
+            if exchange.end.keep_alive and not connection.sending and not closing:
                 self.on_idle(connection)
             else:  # a server that answers before it has the whole request cannot be sent another on this connection
                 connection.close()
@@ -233,7 +317,10 @@ class Reader:
             self.finish(exchange, stamp_ns)
 
     def _end_of_file(self, connection: Connection, exchange: Exchange, now_ns: int) -> None:
-        if exchange.end.end_of_file():
+        if connection.tls is not None and not connection.tls.closed:
+            # RFC 9112, 9.8: without close-notify an answer of unknown length may have been cut off by anybody.
+            connection.fail("disconnected", "the server closed the connection before the end of the response, without a close-notify of TLS")
+        elif exchange.end.end_of_file():
             connection.close()
             self.on_lost(connection, "closed by agreement")
             self.finish(exchange, exchange.read_ns[-1])

@@ -88,9 +88,8 @@ def test_the_key_comes_from_the_environment_and_must_be_one_line(monkeypatch: py
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("https://127.0.0.1", "TLS endpoints cannot be driven yet"),
-        ("ftp://127.0.0.1", "is not an http URL"),
-        ("http://", "is not an http URL"),
+        ("ftp://127.0.0.1", "is not an http or https URL"),
+        ("http://", "is not an http or https URL"),
         ("http://127.0.0.1:99999", "is not a URL"),
         ("http://no-such-host.invalid", "cannot be resolved"),
         ("http://bücher.example", "ASCII"),
@@ -104,3 +103,9 @@ def test_urls_that_cannot_be_driven_get_one_sentence(url: str, said: str) -> Non
 def test_ipv6_addresses_keep_their_brackets_in_the_host_header() -> None:
     address = resolve("http://[::1]:8000/x")
     assert (address.host_header, address.sockaddr[:2], address.path) == ("[::1]:8000", ("::1", 8000), "/x")
+
+
+def test_tls_is_checked_for_the_name_in_the_url() -> None:
+    address = resolve("https://127.0.0.1/x")
+    assert (address.tls_name, address.sockaddr, address.host_header) == ("127.0.0.1", ("127.0.0.1", 443), "127.0.0.1")
+    assert resolve("http://127.0.0.1/x").tls_name is None
