@@ -15,6 +15,7 @@ from rich.text import Text
 
 from perfbench.records import Manifest, Summary
 from perfbench.report import evidence
+from perfbench.report.adapters import adapters_table
 from perfbench.report.differences import adapter_tax_table
 from perfbench.report.formats import one_line
 from perfbench.report.repeats import headline_stage
@@ -37,7 +38,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     """Print the answer, its tables, what the audit found and where the whole report is."""
     headline = headline_stage(summary)
     _print_answer(summary, console)
-    tables = [main_table(summary, manifest), stage_table(summary)]
+    tables = [main_table(summary, manifest), stage_table(summary), adapters_table(summary)]
     if headline is not None:
         tables.append(adapter_tax_table(summary, headline.stage))
     tables.append(evidence.audit_findings_table(summary))
