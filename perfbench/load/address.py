@@ -1,4 +1,7 @@
-"""Where requests go: a URL taken apart and resolved once, before anything is timed. Proxies are never used."""
+"""Where requests go: a URL taken apart and resolved once, before anything is timed. Proxies are never used.
+
+`http://` and `https://` with a name, an IPv4 address or an IPv6 address in brackets; `unix:///run/vllm.sock` for a Unix socket.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from perfbench.errors import LoadError
+from perfbench.unix_http import MAX_PATH_BYTES, UNIX_SCHEME, split_unix_url
 
 _PORTS = {"http": 80, "https": 443}
 _PROBE_TIMEOUT_S = 3.0
@@ -36,8 +40,10 @@ def resolve(url: str) -> Address:
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError as error:
         raise LoadError(f"{url} is not a URL: {error}; expected something like http://127.0.0.1:8000") from None
+    if parts.scheme == UNIX_SCHEME:
+        return _unix_address(url)
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise LoadError(f"{url} is not an http or https URL with a host; expected something like http://127.0.0.1:8000")
+        raise LoadError(f"{url} is not an http or https URL with a host; expected something like http://127.0.0.1:8000, or unix:///run/vllm.sock")
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -47,6 +53,13 @@ def resolve(url: str) -> Address:
         family=family, sockaddr=sockaddr, host_header=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"),
         tls_name=parts.hostname if parts.scheme == "https" else None,
     )
+
+
+def _unix_address(url: str) -> Address:
+    path, request_path = split_unix_url(url)
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise LoadError(f"{url}: a Unix socket's path has at most {MAX_PATH_BYTES} bytes; use a shorter one")
+    return Address(family=socket.AF_UNIX, sockaddr=path, host_header="localhost", path=request_path.rstrip("/"))
 
 
 def _first_that_answers(candidates: list[tuple[int, Any]]) -> tuple[int, Any]:

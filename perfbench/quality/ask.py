@@ -23,6 +23,7 @@ from perfbench.errors import EndpointError
 from perfbench.prompts import RenderedPrompt, request_body
 from perfbench.records import ErrorKind
 from perfbench.scenario.model import Decoding, Output
+from perfbench.unix_http import UNIX_SCHEME, UnixConnection, split_unix_url
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _LOOK_S = 0.2
@@ -100,7 +101,11 @@ class _Work:
     def __init__(self, *, url: str, path: str, headers: dict[str, str], timeout_s: float, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
         parts = urlsplit(url)
         self.secure, self.host, self.port = parts.scheme == "https", parts.hostname or "", parts.port
-        self.path, self.headers, self.timeout_s = parts.path.rstrip("/") + path, headers, timeout_s
+        self.unix_socket: str | None = None
+        own_path = parts.path
+        if parts.scheme == UNIX_SCHEME:
+            self.unix_socket, own_path = split_unix_url(url)
+        self.path, self.headers, self.timeout_s = own_path.rstrip("/") + path, headers, timeout_s
         self.ids, self.bodies = ids, bodies
         self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ready: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
@@ -137,8 +142,7 @@ class _Asker(threading.Thread):
 
     def __init__(self, work: _Work) -> None:
         super().__init__(name="perfbench-ask", daemon=True)
-        kind = http.client.HTTPSConnection if work.secure else http.client.HTTPConnection
-        self._connection = kind(work.host, work.port, timeout=work.timeout_s)
+        self._connection = _connection(work)
         self._work = work
         self._stopped = False
 
@@ -204,6 +208,13 @@ class _Asker(threading.Thread):
         except OSError as error:
             self._connection.close()
             raise _RequestError("connect", f"no connection ({error})") from None
+
+
+def _connection(work: _Work) -> http.client.HTTPConnection:
+    if work.unix_socket is not None:
+        return UnixConnection(work.unix_socket, timeout=work.timeout_s)
+    kind = http.client.HTTPSConnection if work.secure else http.client.HTTPConnection
+    return kind(work.host, work.port, timeout=work.timeout_s)
 
 
 def _short(content: bytes) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from perfbench.records import Sample
 from perfbench.sample.spec import SampleTarget
+from perfbench.unix_http import UNIX_SCHEME, UnixConnection, split_unix_url
 
 
 class Line(NamedTuple):
@@ -143,6 +144,9 @@ class MetricsScraper:
         self._connect: Callable[[], http.client.HTTPConnection] = lambda: kind(url.hostname or "", url.port, timeout=timeout_s)
         self._connection: http.client.HTTPConnection | None = None
         self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if url.scheme == UNIX_SCHEME:
+            socket_path, self._path = split_unix_url(target.metrics_url)
+            self._connect = lambda: UnixConnection(socket_path, timeout=timeout_s)
         self._headers = {"Accept": "text/plain;version=0.0.4", "User-Agent": "perfbench"}
         key = os.environ.get(target.api_key_env) if target.api_key_env else None
         if key:

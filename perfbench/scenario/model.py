@@ -41,8 +41,8 @@ class Models(Strict):
 class Endpoint(Strict):
     """A server that already runs and speaks the OpenAI API. It is driven, never started or stopped."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-    """Up to, not including, `/v1`."""
+    url: Annotated[str, Field(pattern=r"^(https?://[^\s]+|unix:///[^\s]+)$")]
+    """Up to, not including, `/v1`; `unix:///run/vllm.sock` for a server on a Unix socket (vLLM's `--uds`)."""
     model: str
     """The name it serves the model by."""
     api_key_env: str | None = None

@@ -13,6 +13,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from perfbench.unix_http import UNIX_SCHEME, UnixConnection, split_unix_url
+
 
 class ControlError(Exception):
     """No answer. `kind` says where it failed; the text is the system's own reason and never holds a header."""
@@ -56,25 +58,44 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Answer with the redirect itself."""
 
 
+class _UnixHandler(urllib.request.HTTPHandler):
+    """Opens every connection to one Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        def connect(host: str, /, *, port: int | None = None, timeout: float = 0.0, source_address: Any = None, blocksize: int = 0) -> UnixConnection:
+            return UnixConnection(self._path, timeout=timeout)
+
+        return self.do_open(connect, req)
+
+
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
 
 def get(url: str, *, key: str | None = None, timeout_s: float) -> Answer:
     """GET; raises ControlError where no answer came. `key` is sent as a bearer token and must hold printable ASCII only."""
-    return _exchange(urllib.request.Request(url), key, timeout_s)  # noqa: S310 (the scenario allows http and https only)
+    return _exchange(url, None, key, timeout_s)
 
 
 def post_json(url: str, body: dict[str, Any], *, key: str | None = None, timeout_s: float) -> Answer:
     """POST a JSON body; otherwise as `get`."""
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})  # noqa: S310
-    return _exchange(request, key, timeout_s)
+    return _exchange(url, json.dumps(body).encode(), key, timeout_s)
 
 
-def _exchange(request: urllib.request.Request, key: str | None, timeout_s: float) -> Answer:
+def _exchange(url: str, body: bytes | None, key: str | None, timeout_s: float) -> Answer:
+    opener = _opener
+    if url.startswith(f"{UNIX_SCHEME}:"):
+        path, selector = split_unix_url(url)
+        url, opener = f"http://localhost{selector}", urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect(), _UnixHandler(path))
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 (the scenario allows http, https and unix only)
     if key is not None:
         request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
-        with _opener.open(request, timeout=timeout_s) as response:
+        with opener.open(request, timeout=timeout_s) as response:
             return Answer(response.status, response.read())
     except urllib.error.HTTPError as error:
         with error:

@@ -1,6 +1,7 @@
 /* A server whose timings are known: OpenAI-like answers over HTTP/1.1, one thread, epoll, no dependency.
  *
- *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [MODEL...]      (PORT 0: any; it is printed as "port N")
+ *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [MODEL...]      (PORT 0: any; it is printed as "port N";
+ *     [::1]:PORT listens on IPv6; a path that begins with / is a Unix socket)
  *
  * What it does with a request stands in the request's own JSON body, all of it optional:
  *
@@ -29,6 +30,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -317,6 +319,28 @@ static void on_connect(int listener) {
     }
 }
 
+static int listen_on_ipv6(int port) {
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t size = sizeof address;
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 4096)) { perror("listen"); exit(1); }
+    getsockname(fd, (struct sockaddr *)&address, &size);
+    printf("port %d\n", ntohs(address.sin6_port));
+    fflush(stdout);
+    return fd;
+}
+
+static int listen_on_unix(const char *path) {
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 4096)) { perror("listen"); exit(1); }
+    printf("port 0\n");
+    fflush(stdout);
+    return fd;
+}
+
 static int listen_on(int port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -350,7 +374,7 @@ int main(int argc, char **argv) {
     if (!(log_file = fopen(argv[2], "w"))) { perror(argv[2]); return 1; }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    int listener = listen_on(atoi(argv[1]));
+    int listener = *argv[1] == '/' ? listen_on_unix(argv[1]) : strncmp(argv[1], "[::1]:", 6) ? listen_on(atoi(argv[1])) : listen_on_ipv6(atoi(argv[1] + 6));
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener}, t = {.events = EPOLLIN, .data.fd = timer_fd};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &t);
