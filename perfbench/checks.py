@@ -57,7 +57,7 @@ def _subject(prepared: Prepared, server: RunningServer, variant: str, model: str
         return "an endpoint's weights are not here"
     if wanted == 0:
         return "`quality.reference_prompts` is 0"
-    prompts = (prepared.held_out.prompts if prepared.held_out else prepared.load_prompts)[:wanted]
+    prompts = (prepared.held_out.prompts if prepared.held_out else prepared.driven_prompts)[:wanted]
     answers = ask_served(
         server.url, prompts, model=model, api_key_env=server.api_key_env, max_tokens=_REFERENCE_MAX_TOKENS,
         concurrency=_REFERENCE_CONCURRENCY, timeout_s=prepared.scenario.load.request_timeout_s,

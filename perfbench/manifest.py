@@ -11,7 +11,7 @@ from pathlib import Path
 import perfbench
 from perfbench.errors import RunFolderError
 from perfbench.hardware import describe_hardware, installed_versions
-from perfbench.records import SCHEMA_VERSION, Manifest, ModelInfo, TrialPlan
+from perfbench.records import SCHEMA_VERSION, Manifest, ModelInfo, TraceUse, TrialPlan
 from perfbench.scenario import Scenario
 
 
@@ -24,6 +24,7 @@ def describe_run(
     models: Mapping[str, ModelInfo],
     trials: Sequence[TrialPlan],
     hashes: Mapping[str, str],
+    traces: Mapping[str, TraceUse],
 ) -> Manifest:
     """The manifest of a run that is about to start. Keys never stand in a scenario, so none can come into it."""
     return Manifest(
@@ -42,6 +43,7 @@ def describe_run(
         hashes=dict(hashes),
         models=dict(models),
         trials=list(trials),
+        traces=dict(traces),
     )
 
 

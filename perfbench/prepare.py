@@ -20,6 +20,7 @@ from perfbench.serve.command import serve_findings
 from perfbench.trials import plan_trials
 from perfbench.variants import ResolvedModels, ServerPlan, plan_servers
 from perfbench.workload.sources import load_prompts as make_load_prompts
+from perfbench.workload.stage_traces import StageTrace, stage_traces
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,18 @@ class Prepared:
     servers: tuple[ServerPlan, ...]
     trials: tuple[TrialPlan, ...]
     load_prompts: tuple[RenderedPrompt, ...]
+    """Of all stages that replay no trace."""
+    traces: dict[str, StageTrace]
+    """By stage."""
     held_out: HeldOut | None
     """None where the scenario has no quality block."""
     hashes: dict[str, str]
     """What must be equal for two runs to have asked the same."""
+
+    @property
+    def driven_prompts(self) -> tuple[RenderedPrompt, ...]:
+        """Every prompt that some stage sends."""
+        return (*self.load_prompts, *(prompt for trace in self.traces.values() for prompt in trace.prompts))
 
 
 def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
@@ -43,7 +52,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     findings = serve_findings(scenario.serve) if scenario.variants else []
     if findings:
         raise ScenarioError(scenario.name, findings)
-    load_prompts = make_load_prompts(scenario, say=say)
+    load_prompts, traces = make_load_prompts(scenario, say=say), stage_traces(scenario, say=say)
     held_out = None
     if scenario.quality is not None:
         held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
@@ -55,9 +64,11 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
         servers=tuple(plan_servers(scenario, models)),
         trials=tuple(plan_trials(scenario)),
         load_prompts=tuple(load_prompts),
+        traces=traces,
         held_out=held_out,
         hashes={
             "load_prompts": hash_all(load_prompts),
+            **{f"trace.{stage}": trace.sha256 for stage, trace in traces.items()},
             "template": sha256_of(scenario.prompt.model_dump(mode="json")),
             "decoding": sha256_of(scenario.decoding.model_dump(mode="json")),
             **(held_out.hashes if held_out else {}),

@@ -198,6 +198,8 @@ class TraceUse(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt and answer were made to fit in so many; None where nobody said."""
     clipped_prompts: int
     clipped_answers: int
+    lengthened_prompts: int = 0
+    """Shorter than the chat template alone, which is what was sent."""
     shares_prefixes: bool
     """Some prompts begin with the same block, so that hits in the prefix cache are asked for."""
 

@@ -54,10 +54,11 @@ def run_scenario(scenario: Scenario, *, scenario_file: Path | None, parent: Path
         manifest = describe_run(
             folder.path.name, scenario, scenario_file=scenario_file, command=sys.argv,
             models=prepared.model_infos, trials=prepared.trials, hashes=prepared.hashes,
+            traces={stage: trace.use for stage, trace in prepared.traces.items()},
         )  # fmt: skip
         folder.write_manifest(manifest)
-        folder.write_prompts(prepared.load_prompts)
-        write_schedules(folder, scenario)
+        folder.write_prompts(prepared.driven_prompts)
+        write_schedules(folder, prepared)
         return _carry_out(_Run(folder, prepared, progress, check_reference))
 
 
@@ -141,7 +142,9 @@ def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess
     folder, scenario = run.folder, run.prepared.scenario
     # A cache salt of its own keeps a trial's prompts out of the prefix cache that an earlier trial has filled. It is vLLM's field.
     salt = f"{folder.path.name}.{trial.trial}" if server.info is not None and server.info.engine_version is not None else None
-    bodies = trial_bodies(trial, scenario, run.prepared.load_prompts, model=server.plan.served_names[trial.variant], cache_salt=salt)
+    bodies = trial_bodies(
+        trial, scenario, run.prepared.load_prompts, run.prepared.traces.get(trial.stage), model=server.plan.served_names[trial.variant], cache_salt=salt
+    )
 
     def show(report: Progress) -> None:
         detail = trial_detail(
@@ -166,12 +169,16 @@ def keep_what_was_cut_off(folder: RunFolder) -> None:
         records.rename(folder.interrupted_path(records))
 
 
-def write_schedules(folder: RunFolder, scenario: Scenario) -> None:
+def write_schedules(folder: RunFolder, prepared: Prepared) -> None:
     """The arrival times of every open-loop stage and repeat, before anything is driven."""
+    scenario = prepared.scenario
     for stage in scenario.load.stages:
-        if stage.arrival != "closed":
-            for repeat in range(scenario.load.repeats):
-                folder.write_schedule(stage.name, repeat, schedule(stage, stage_seed(stage, scenario, repeat)).tolist())
+        if stage.arrival == "closed":
+            continue
+        trace = prepared.traces.get(stage.name)
+        for repeat in range(scenario.load.repeats):
+            offsets_ns = schedule(stage, stage_seed(stage, scenario, repeat)) if trace is None else trace.offsets_ns
+            folder.write_schedule(stage.name, repeat, offsets_ns.tolist())
 
 
 def dry_run_lines(scenario: Scenario) -> list[str]:

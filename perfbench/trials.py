@@ -21,6 +21,7 @@ from perfbench.scenario.model import Output
 from perfbench.variants import ServerPlan, variant_order
 from perfbench.workload.lengths import draw_lengths
 from perfbench.workload.spread import sending_order, with_adapters
+from perfbench.workload.stage_traces import StageTrace
 
 _OUTPUTS = 11
 """Tells the seed of answers' lengths from those of prompts and arrivals."""
@@ -68,12 +69,13 @@ def stage_seed(stage: Stage, scenario: Scenario, repeat: int) -> list[int]:
 
 
 def trial_bodies(
-    trial: TrialPlan, scenario: Scenario, prompts: Sequence[RenderedPrompt], *, model: str, cache_salt: str | None
+    trial: TrialPlan, scenario: Scenario, prompts: Sequence[RenderedPrompt], trace: StageTrace | None, *, model: str, cache_salt: str | None
 ) -> Iterator[Body]:
-    """The requests of one trial in sending order; a conversation is one, with its later turns."""
+    """The requests of one trial in sending order; a conversation is one, with its later turns. A trace stage sends `trace`, any other one `prompts`."""
     stage = stage_of(trial, scenario)
     decoding = scenario.decoding if stage.response_format is None else scenario.decoding.model_copy(update={"response_format": stage.response_format})
-    outputs = prompt_outputs(stage, scenario, len(prompts))
+    outputs = prompt_outputs(stage, scenario, len(prompts)) if trace is None else trace.outputs
+    prompts = prompts if trace is None else trace.prompts
     for index, adapter in _requests(trial, stage, scenario, prompts):
         prompt = prompts[index]
         body = request_body(prompt, model=adapter or model, decoding=decoding, output=outputs[index], stream=True, cache_salt=cache_salt)
@@ -85,7 +87,10 @@ def trial_bodies(
 def _requests(trial: TrialPlan, stage: Stage, scenario: Scenario, prompts: Sequence[RenderedPrompt]) -> list[tuple[int, str | None]]:
     """(prompt, adapter) of every request; the adapter is None where a trial asks for one model alone."""
     mixture, seed = scenario.load.mixture, stage_seed(stage, scenario, trial.repeat)
-    order = sending_order([prompt.part for prompt in prompts], [part.weight for part in mixture] if mixture else None, seed)
+    if stage.trace is not None:
+        order = list(range(len(prompts)))
+    else:
+        order = sending_order([prompt.part for prompt in prompts], [part.weight for part in mixture] if mixture else None, seed)
     if trial.variant != "adapter" or scenario.load.adapters is None:
         return [(index, None) for index in order]
     return [*with_adapters(order, scenario.load.adapters, ["adapter", *scenario.models.adapters], seed)]

@@ -38,7 +38,7 @@ class StageResult:
 
 def stage_results(trials: Sequence[AnalysedTrial], experiment: Experiment) -> list[StageResult]:
     """Usable trials of one variant, pooled by stage, in the scenario's order; of natural length only, where such stages exist."""
-    natural = {name for name, stage in experiment.stages.items() if stage.output.fixed is None}
+    natural = {name for name, stage in experiment.stages.items() if stage.output.fixed is None and stage.output.trace != "fixed"}
     order = list(experiment.stages)
     chosen = [trial for trial in trials if trial.usable and (trial.plan.stage in natural or not natural)]
     chosen.sort(key=lambda trial: order.index(trial.plan.stage))

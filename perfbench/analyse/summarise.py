@@ -102,7 +102,7 @@ def analyse_trials(
             telemetry=telemetry,
             server=servers[plan.variant].name if plan.variant in servers else None,
             cores=_cores(manifest),
-            shares_prefix=experiment.shares_prefix,
+            shares_prefix=experiment.shares_prefix or (plan.stage in manifest.traces and manifest.traces[plan.stage].shares_prefixes),
         )
         analysed.append(_trial(folder, plan, given, experiment))
     return analysed

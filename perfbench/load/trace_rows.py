@@ -194,8 +194,8 @@ def _json_rows(first: Line, lines: Iterator[Line], decoder: msgspec.json.Decoder
         try:
             yield number, decoder.decode(line)
         except msgspec.ValidationError as error:
-            problem = str(error).replace("Object missing required field", "the row lacks").replace("Object contains unknown field", "the row has the unknown key")
-            raise TraceError(f"line {number}: {problem.replace('Expected', 'expected')}") from None
+            problem = str(error).replace("Object missing required field", "the row lacks").replace("Expected", "expected")
+            raise TraceError(f"line {number}: {problem.replace('Object contains unknown field', 'the row has the unknown key')}") from None
         except msgspec.DecodeError as error:
             raise TraceError(f"line {number} is no JSON object: {error}") from None
 

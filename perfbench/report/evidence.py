@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary
+from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, metric_title
 
@@ -203,7 +203,26 @@ def manifest_lines(manifest: Manifest) -> list[tuple[str, str]]:
     groups = (("hardware", manifest.hardware), ("version", manifest.versions), ("git", manifest.git or {}), ("sha256", manifest.hashes))
     lines += [(f"{group}: {name}", _plain(value)) for group, values in groups for name, value in values.items()]
     lines += [(f"model: {name}", _model_line(model)) for name, model in manifest.models.items()]
+    lines += trace_lines(manifest)
     return [(what, formats.one_line(value)) for what, value in lines]
+
+
+def trace_lines(manifest: Manifest) -> list[tuple[str, str]]:
+    """(stage, what it replays and what had to be changed for it)."""
+    return [(f"trace: {stage}", _trace_line(use)) for stage, use in manifest.traces.items()]
+
+
+def _trace_line(use: TraceUse) -> str:
+    parts = [f"{use.requests:,} requests of {use.path} ({use.format})"]
+    if use.context_tokens is None:
+        parts.append("nothing was clipped: no context length was given")
+    else:
+        parts.append(f"{use.clipped_prompts:,} prompts and {use.clipped_answers:,} answers clipped to {use.context_tokens:,} tokens of context")
+    if use.lengthened_prompts:
+        parts.append(f"{use.lengthened_prompts:,} prompts shorter than the chat template, sent as the template alone")
+    if use.left_out:
+        parts.append(f"{use.left_out:,} rows that ask for no token left out")
+    return "; ".join(parts)
 
 
 def _model_line(model: ModelInfo) -> str:

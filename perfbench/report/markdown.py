@@ -35,6 +35,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     folded = [stage_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
     folded += [evidence.labels_table(summary), evidence.reference_table(summary)]
     parts += [_folded(table) for table in folded]
+    parts += [f"{escape_line(what)}: {escape(line)}" for what, line in evidence.trace_lines(manifest)]
     missing = evidence.not_measured(summary, manifest)
     if missing:
         parts.append("**Not measured**\n\n" + "\n".join(f"- {escape_line(what)}: {escape(why)}" for what, why in missing.items()))

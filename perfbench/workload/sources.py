@@ -10,8 +10,8 @@ import msgspec
 from perfbench.prompts import RenderedPrompt, Renderer, row_ids
 from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.model import Scenario
-from perfbench.scenario.references import Data
-from perfbench.scenario.workload import Conversation, PromptSource, Synthetic
+from perfbench.scenario.references import Data, ModelRef
+from perfbench.scenario.workload import Conversation, PromptSource
 from perfbench.workload.conversations import turns_of
 from perfbench.workload.synthetic import make_texts, rendered
 from perfbench.workload.tokens import LocalTokens, PromptTokens, ServerTokens
@@ -26,6 +26,8 @@ def load_prompts(scenario: Scenario, *, say: Callable[[str], None]) -> list[Rend
     Raises ScenarioError for rows and lengths that cannot be used, ModelError or EndpointError where tokens cannot be counted.
     """
     load = scenario.load
+    if load.mixture is None and load.data is None and load.synthetic is None:
+        return []  # every stage replays a trace, which has prompts of its own
     if load.mixture is None:
         return _of_source(load, scenario, 0, "load", say)
     found = []
@@ -44,7 +46,7 @@ def _of_source(source: PromptSource, scenario: Scenario, part: int, key: str, sa
         say(f"prompts: {source.synthetic.prompts} of exact length")
         turns = source.conversation.turns if source.conversation is not None else 1
         texts = make_texts(
-            source.synthetic, renderer, tokens_for(source.synthetic, scenario), turns=int(turns),
+            source.synthetic, renderer, tokens_for(source.synthetic.tokenizer, scenario), turns=int(turns),
             seed=[scenario.load.seed, _PROMPTS, part, 0], key=f"{key}.synthetic",
         )  # fmt: skip
         found = rendered(texts, renderer)
@@ -66,12 +68,11 @@ def _of_data(data: Data, conversation: Conversation | None, renderer: Renderer, 
     return found
 
 
-def tokens_for(synthetic: Synthetic, scenario: Scenario) -> PromptTokens:
+def tokens_for(named: ModelRef | None, scenario: Scenario) -> PromptTokens:
     """What counts this scenario's tokens: the named tokenizer, the model that we serve, or else the endpoint itself."""
     from perfbench.models.resolve import resolve_model
 
     template = scenario.serve.args.get("chat-template")
-    named = synthetic.tokenizer
     if named is not None:
         return LocalTokens(Path(named.path) if named.path is not None else resolve_model(named), template)
     served = scenario.models.base or scenario.models.merged
