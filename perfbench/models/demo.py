@@ -24,7 +24,7 @@ import msgspec
 from perfbench.errors import MissingPartError, ModelError
 from perfbench.models.commands import SYSTEM_PROMPT, Row, answer_schema, load_language, make_data
 from perfbench.models.part_folder import part_folder
-from perfbench.models.recipe import data_sha256
+from perfbench.models.recipe import BASE_NAME, data_sha256
 from perfbench.scenario.paths import cache_folder
 
 ADAPTER_SOURCE = Path(__file__).parent / "demo_adapter"
@@ -140,3 +140,6 @@ def _convert(source: Path, target: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_NAME, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
     model.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_NAME).save_pretrained(target)
+    # The adapter names its base by the Hub's name; without this line a check of the two could not see that it is this one.
+    config = msgspec.json.decode((target / "config.json").read_bytes(), type=dict[str, object]) | {"_name_or_path": BASE_NAME}
+    (target / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
