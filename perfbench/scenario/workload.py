@@ -60,7 +60,7 @@ def _check_limits(least: int, most: int | None) -> None:
 class EmpiricalLength(Strict):
     """Lengths that were seen: each is drawn as often as another, with replacement."""
 
-    values: Annotated[tuple[Tokens, ...], Field(min_length=1)] | None = None
+    values: Annotated[tuple[Tokens, ...], Field(min_length=1, strict=False)] | None = None
     """The lengths themselves; this, or `data` and `column`."""
     data: Data | None = None
     """A file of rows, one length in each."""
@@ -79,7 +79,7 @@ class Length(Strict):
 
     fixed: Tokens | None = None
     """Always so many."""
-    uniform: tuple[Tokens, Tokens] | None = None
+    uniform: Annotated[tuple[Tokens, Tokens], Field(strict=False)] | None = None
     """[lowest, highest], every whole number alike."""
     normal: NormalLength | None = None
     """Truncated normal."""
@@ -91,6 +91,7 @@ class Length(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_number(cls, value: Any) -> Any:
+        # What has gone through here is Python's, no longer JSON's: a strict tuple would refuse a list, so those below are not strict.
         return {"fixed": value} if isinstance(value, int) else value
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 Length is that of the whole prompt as the server counts it: chat template, system message and the scenario's own template included. A shared prefix
 is a text of exactly so many tokens at the start of what the user says; prompts of one group agree in all tokens up to its end, which is checked token
-by token, because a tokenizer may join the prefix's last word to what follows.
+by token, because a tokenizer may join the prefix's last word to what follows; an empty line after it makes that unlikely.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from perfbench.workload.lengths import draw_lengths
 from perfbench.workload.tokens import PromptTokens
 
 _ATTEMPTS = 8
+_AFTER_PREFIX = "\n\n"
 _LENGTHS, _SHARING, _PREFIX, _TEXT = range(4)
 """Each kind of draw has a seed of its own, so that one more prompt changes none of the others."""
 
@@ -79,7 +80,7 @@ def make_texts(
 
 
 def _text(maker: _Maker, wanted: int, prefix: _Prefix | None, number: int) -> str:
-    beginning = prefix.text if prefix is not None else ""
+    beginning = prefix.text + _AFTER_PREFIX if prefix is not None else ""
     for attempt in range(_ATTEMPTS):
         try:
             text = exact_text(wanted, maker.count, maker.random(_TEXT, number, attempt), beginning=beginning)
