@@ -50,7 +50,7 @@ check: setup
 
 # Renew the lock. uv resolves in seconds where pip took nine minutes.
 lock: setup
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --group dev --upgrade --no-annotate --no-header -q \
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra demo --extra quality --extra lm-eval --extra prices --group dev --upgrade --no-annotate --no-header -q \
 	    $(addprefix --find-links=,$(shell $(BIN)/pip config get global.find-links 2>/dev/null || echo)) -o requirements.lock
 
 clean:

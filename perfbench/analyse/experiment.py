@@ -13,7 +13,8 @@ import msgspec
 from pydantic import BaseModel
 
 from perfbench.records import Manifest
-from perfbench.scenario.model import Classification, Cost, Extraction, Quality, SloLimit, Stage
+from perfbench.scenario.model import Cost, SloLimit, Stage
+from perfbench.scenario.quality import Classification, Extraction, Quality
 from perfbench.scenario.references import Data
 from perfbench.scenario.trace import Trace
 

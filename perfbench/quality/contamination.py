@@ -30,7 +30,8 @@ import numpy.typing as npt
 
 from perfbench.errors import Finding, ScenarioError
 from perfbench.scenario.data_files import read_rows
-from perfbench.scenario.model import Prompt, Quality
+from perfbench.scenario.model import Prompt
+from perfbench.scenario.quality import Quality
 
 NGRAM = 13
 FUZZY_RATIO = 90.0

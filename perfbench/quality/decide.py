@@ -25,7 +25,7 @@ from perfbench.quality.labels import LABELS
 from perfbench.quality.measures import confusion_of, estimates, known_labels_of, paired_difference
 from perfbench.records import Estimate, QualityRecord, QualitySummary
 from perfbench.scenario.combinations import QUALITY_METRICS
-from perfbench.scenario.model import Quality
+from perfbench.scenario.quality import Quality
 
 Verdict = Literal["pass", "fail", "inconclusive", "reference"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from perfbench.quality import classification
 from perfbench.quality.intervals import Array, Interval, as_floats, mean_interval, normal_quantile, share_variance, tango, weighted_bootstrap, wilson
 from perfbench.records import Estimate, QualityRecord
-from perfbench.scenario.model import Classification, Quality
+from perfbench.scenario.quality import Classification, Quality
 
 SHARES = ("accuracy", "exact_match", "json_validity", "schema_validity")
 

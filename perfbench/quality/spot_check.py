@@ -13,7 +13,8 @@ from perfbench.quality.ask import Answer, ask_all
 from perfbench.quality.fairness import asked_hashes
 from perfbench.quality.tasks import Scorer, make_scorer
 from perfbench.records import QualityRecord
-from perfbench.scenario.model import Decoding, Prompt, Quality
+from perfbench.scenario.model import Decoding, Prompt
+from perfbench.scenario.quality import Quality
 
 
 @dataclass(frozen=True)

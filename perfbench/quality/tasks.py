@@ -16,7 +16,7 @@ from perfbench.quality import classification, extraction
 from perfbench.quality.labels import Scored
 from perfbench.quality.schema import Schema, read_schema
 from perfbench.scenario.data_files import read_rows
-from perfbench.scenario.model import Classification, Extraction, Quality
+from perfbench.scenario.quality import Classification, Extraction, Quality
 
 _SHOWN = 5
 """Rows named in full; a column that is missing everywhere should not fill the screen."""

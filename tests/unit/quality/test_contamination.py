@@ -9,7 +9,8 @@ from rapidfuzz import fuzz
 
 from perfbench.errors import ScenarioError
 from perfbench.quality.contamination import check_contamination, find_contamination, normalise_text
-from perfbench.scenario.model import Classification, Prompt, Quality
+from perfbench.scenario.model import Prompt
+from perfbench.scenario.quality import Classification, Quality
 from perfbench.scenario.references import Data
 
 LONG = "the quick brown fox jumps over the lazy dog while the old grey cat sleeps in the warm afternoon sun"

@@ -14,7 +14,8 @@ from perfbench.quality.fairness import asked_hashes, check_same_asked
 from perfbench.quality.intervals import tango, wilson
 from perfbench.quality.measures import CLASS_METRICS, class_statistics, paired_difference
 from perfbench.records import QualityRecord
-from perfbench.scenario.model import Decoding, Prompt, Quality
+from perfbench.scenario.model import Decoding, Prompt
+from perfbench.scenario.quality import Quality
 
 KNOWN = ("a", "b")
 

@@ -11,7 +11,8 @@ from perfbench.quality.fairness import check_same_asked
 from perfbench.quality.spot_check import prepare, spot_check
 from perfbench.records import QualityRecord
 from perfbench.results import RunFolder
-from perfbench.scenario.model import Decoding, Prompt, Quality
+from perfbench.scenario.model import Decoding, Prompt
+from perfbench.scenario.quality import Quality
 
 _spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
 assert _spec is not None and _spec.loader is not None

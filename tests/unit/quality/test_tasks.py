@@ -5,7 +5,7 @@ import pytest
 
 from perfbench.errors import ScenarioError
 from perfbench.quality.tasks import check_quality, make_scorer
-from perfbench.scenario.model import Classification, Extraction, Quality, QualityTask
+from perfbench.scenario.quality import Classification, Extraction, Quality, QualityTask
 from perfbench.scenario.references import Data
 
 

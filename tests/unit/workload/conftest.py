@@ -9,7 +9,10 @@ import pytest
 from perfbench.workload.tokens import LocalTokens
 from perfbench.workload.words import WORDS
 
-TEMPLATE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 DEMO_BASES = (Path("/tmp/pb/smol"), Path(os.environ.get("PERFBENCH_CACHE") or Path.home() / ".cache/perfbench") / "demo" / "base")
 
 
@@ -28,7 +31,8 @@ def make_model(folder: Path, kind: str) -> Path:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=400, special_tokens=[token.content for token in special], initial_alphabet=alphabet))
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[token.content for token in special], initial_alphabet=alphabet)
+        tokenizer.train_from_iterator(corpus, trainer)
     else:  # like SentencePiece: spaces are part of tokens, and merges go across words
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)

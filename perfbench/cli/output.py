@@ -1,0 +1,34 @@
+"""What commands share: the flags that mean the same everywhere, and how a result is printed. Data goes to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+RunsOption = Annotated[Path, typer.Option("--out", help="Folder that run folders are made in.")]
+
+
+def print_json(value: Any) -> None:
+    """Structs, models and plain data as indented JSON on stdout."""
+    import msgspec
+
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
+
+
+def show_run(folder: Any, as_json: bool) -> None:
+    """The result of a run on stdout: its summary as JSON, or the tables and the report's path."""
+    summary = folder.summary()
+    if as_json:
+        print_json(summary)
+        return
+    from rich.console import Console
+
+    from perfbench.report.terminal import print_report
+
+    print_report(summary, folder.manifest(), Console(), report_path=folder.path / "report.html")

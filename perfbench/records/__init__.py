@@ -1,0 +1,81 @@
+"""What perfbench writes down: one struct for each kind of row or file in a run folder.
+
+Times are nanoseconds of CLOCK_MONOTONIC on the machine that took them. Not measured is None, never 0.
+The structs are the contract between rooms: `load` makes `Record`, `sample` makes `Sample`, `quality` makes
+`QualityRecord`, `run` makes `Manifest` and the journal's entries, `analyse` makes `Summary`; `results` stores them all.
+A field may be added; to rename or remove one, raise SCHEMA_VERSION.
+"""
+
+from __future__ import annotations
+
+from perfbench.records.answers import (
+    QualityRecord,
+    ReferenceCheck,
+)
+from perfbench.records.request import (
+    ErrorKind,
+    Record,
+    RequestStatus,
+    Sample,
+    Stamp,
+    TrialOutcome,
+)
+from perfbench.records.run import (
+    SCHEMA_VERSION,
+    JournalEntry,
+    Manifest,
+    ModelInfo,
+    ServerInfo,
+    TraceUse,
+    TrialPlan,
+)
+from perfbench.records.summary import (
+    AdapterSummary,
+    Audit,
+    Comparison,
+    CostSummary,
+    Estimate,
+    LatencyMetric,
+    MemorySummary,
+    MetricSummary,
+    QualitySummary,
+    Rates,
+    Recommendation,
+    RequestCounts,
+    Summary,
+    TrialSummary,
+    VariantSummary,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AdapterSummary",
+    "Audit",
+    "Comparison",
+    "CostSummary",
+    "ErrorKind",
+    "Estimate",
+    "JournalEntry",
+    "LatencyMetric",
+    "Manifest",
+    "MemorySummary",
+    "MetricSummary",
+    "ModelInfo",
+    "QualityRecord",
+    "QualitySummary",
+    "Rates",
+    "Recommendation",
+    "Record",
+    "ReferenceCheck",
+    "RequestCounts",
+    "RequestStatus",
+    "Sample",
+    "ServerInfo",
+    "Stamp",
+    "Summary",
+    "TraceUse",
+    "TrialOutcome",
+    "TrialPlan",
+    "TrialSummary",
+    "VariantSummary",
+]

@@ -1,0 +1,87 @@
+"""What one request, one reading and one trial leave behind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+RequestStatus = Literal["ok", "failed"]
+ErrorKind = Literal["connect", "send", "http", "timeout", "disconnected", "protocol", "server", "cancelled"]
+"""connect: no connection. send: the request was not taken. http: a status other than 200. timeout: the scenario's limit.
+disconnected: closed before the end. protocol: bytes that are no HTTP or no SSE. server: an error event inside the stream.
+cancelled: we ended it (end of the drain, Ctrl-C)."""
+Stamp = Literal["kernel", "user"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it happened (DESIGN 7.1)."""
+
+    request_id: str
+    trial: str
+    variant: str
+    worker: int
+    prompt_id: str
+    scheduled_ns: int
+    """When the arrival process wanted it sent. Closed loop: when its stream became free."""
+    sent_ns: int | None
+    """First byte handed to the kernel; None if it never was."""
+    first_token_ns: int | None
+    last_token_ns: int | None
+    end_ns: int
+    """End of the response, or the moment it failed."""
+    chunk_ns: list[int]
+    """Arrival of each chunk with content or reasoning."""
+    chunk_tokens: list[int] | None
+    """Tokens in each of these chunks where the server says so, else None."""
+    prompt_tokens: int | None
+    output_tokens: int | None
+    """By the server's usage."""
+    cached_tokens: int | None
+    status: RequestStatus
+    error: ErrorKind | None = None
+    error_message: str | None = None
+    http_status: int | None = None
+    finish_reason: str | None = None
+    stamp: Stamp
+    coalesced_reads: int = 0
+    """Reads that returned more than one chunk: the earlier chunks of such a read carry the stamp of its last segment."""
+    bytes_received: int = 0
+    output_text: str | None = None
+    adapter: str | None = None
+    """The adapter that was asked for, where requests of one trial are spread over several."""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One telemetry reading. `source` is nvml, host, server or client; `name` carries its unit (`host_rss_bytes`)."""
+
+    t_ns: int
+    source: str
+    name: str
+    value: float
+    unit: str
+    labels: dict[str, str] = {}
+
+
+class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the load process says of one finished trial."""
+
+    trial: str
+    started_ns: int
+    """Start of the warm-up: scheduled times count from here."""
+    measure_from_ns: int
+    measure_until_ns: int
+    """No request is sent after it; the drain follows."""
+    ended_ns: int
+    requests_ok: int
+    requests_failed: int
+    held_back: int = 0
+    """Open loop: arrivals not sent on time because the limit on requests in flight was reached."""
+    client_cpu_s: float | None = None
+    """CPU seconds of the load process over the measured window."""
+    gc_collections: int = 0
+    loop_lag_max_s: float | None = None
+    """Longest time between a kernel stamp and our reading of it, inside the window."""
+    clock_step_max_s: float | None = None
+    """Largest change of the CLOCK_REALTIME to CLOCK_MONOTONIC offset seen during the trial."""
+    stamp: Stamp = "kernel"

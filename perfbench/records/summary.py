@@ -1,0 +1,179 @@
+"""summary.json (DESIGN 7): the contract with everything that reads a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from perfbench.records.answers import ReferenceCheck
+
+LatencyMetric = Literal["ttft_s", "ttft_scheduled_s", "tpot_s", "ntpot_s", "e2e_s", "e2e_scheduled_s"]
+"""Latencies that an SLO may name; each is defined in analyse/metrics.py."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A number with its interval. `ci95_*` is None where n is too small for one."""
+
+    value: float | None
+    ci95_low: float | None = None
+    ci95_high: float | None = None
+
+
+class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric over the measured requests of one trial; the interval is of the mean."""
+
+    unit: str
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    ci95_low: float | None
+    ci95_high: float | None
+    n: int
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a trial may be used. `reasons` holds one sentence for each check that is not valid."""
+
+    verdict: Literal["valid", "suspect", "void"]
+    reasons: list[str]
+
+
+class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured requests of one trial."""
+
+    ok: int
+    failed: int
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Rates over the measured window, by requests that ended in it."""
+
+    requests_per_s: float | None
+    output_tokens_per_s: float | None
+    goodput_per_s: float | None
+    """None where the scenario has no SLO."""
+
+
+class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one adapter got of a trial whose requests were spread over several."""
+
+    requests: RequestCounts
+    metrics: dict[str, MetricSummary]
+    """Those of a request; gaps between chunks and rates are known for all adapters together only."""
+
+
+class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial as analysed."""
+
+    stage: str
+    repeat: int
+    arrival: str
+    audit: Audit
+    requests: RequestCounts
+    metrics: dict[str, MetricSummary]
+    rates: Rates
+    slo: dict[str, Any] | None = None
+    """{met: bool|null, limits: {METRIC: {percentile, limit, measured, met}}}; None where the scenario has no SLO."""
+    adapters: dict[str, AdapterSummary] = {}
+    """By the adapter that was asked for, the most asked first; empty where a trial asks for one model."""
+
+
+class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the variant's server takes."""
+
+    vram_bytes_peak: int | None
+    vram_bytes_steady: int | None
+    host_rss_bytes_peak: int | None
+    kv_cache_tokens: int | None
+    ledger: dict[str, int | None]
+    """weights_bytes, kv_cache_bytes, lora_bytes, rest_bytes."""
+    shared_with: list[str] = []
+    """Other variants hosted by the same server: its memory is theirs too."""
+
+
+class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request costs, and the sentence it rests on."""
+
+    usd_per_request: float | None
+    usd_per_million_output_tokens: float | None
+    usd_per_correct_request: float | None
+    usd_per_request_raw: float | None
+    """At raw throughput, SLO ignored."""
+    basis: str
+    """The sentence that says at which stage, rate and price; or why there is no figure."""
+
+
+class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The spot-check of one variant, decided."""
+
+    verdict: Literal["pass", "fail", "inconclusive", "reference"]
+    """`reference` for the base variant, which the others are held against."""
+    reason: str
+    n: int
+    metrics: dict[str, Estimate]
+    labels: dict[str, int]
+    regressions: int | None = None
+    """Samples that base passes and this variant does not."""
+    improvements: int | None = None
+    confusion: dict[str, dict[str, int]] | None = None
+    metric: str | None = None
+    """The metric that decides."""
+    difference: Estimate | None = None
+    """variant - base in that metric, over the samples that count."""
+    mcnemar_p: float | None = None
+    """Exact, two-sided; None where the metric is no share of samples. Above 0.05 does not mean equal."""
+    n_to_decide: int | None = None
+    """Samples that would decide an inconclusive verdict; None where it is decided, or where no number would do."""
+    without_contaminated: dict[str, Estimate] | None = None
+    """`metrics` without the samples that also stand in the training text; None when no training data was given."""
+
+
+class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one variant."""
+
+    trials: list[TrialSummary]
+    memory: MemorySummary
+    cost: CostSummary
+    quality: QualitySummary | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """right - left, paired by prompt where both answered it."""
+
+    left: str
+    right: str
+    metric: str
+    stage: str
+    difference: float | None
+    ci95_low: float | None
+    ci95_high: float | None
+    relative: float | None
+    n: int
+    verdict: Literal["better", "worse", "same", "cannot tell"]
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """Which variant to serve; None where the run cannot say."""
+
+    serve: str | None
+    reasons: list[str]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """summary.json (DESIGN 7): the contract with everything that reads a run."""
+
+    schema_version: int
+    run_id: str
+    scenario: str
+    valid: bool
+    variants: dict[str, VariantSummary]
+    comparisons: list[Comparison]
+    recommendation: Recommendation
+    plan: dict[str, Any] | None
+    reference: list[ReferenceCheck] = []
+    contamination: dict[str, Any] | None = None
+    not_measured: dict[str, str] = {}
+    slo: dict[str, Any] = {}
