@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,10 @@ def truth_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binary
 
 
-@pytest.fixture
-def truth_server(truth_binary: Path, tmp_path: Path) -> Iterator[TruthServer]:
-    log_path = tmp_path / "truth.jsonl"
-    process = subprocess.Popen([str(truth_binary), "0", str(log_path)], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def started(binary: Path, log_path: Path, *options: str) -> Iterator[TruthServer]:
+    """A truth server with options (`--slots 1`, `--knee 8`, models), stopped at the end."""
+    process = subprocess.Popen([str(binary), "0", str(log_path), *options], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline().split()[1])
     try:
@@ -75,6 +76,19 @@ def truth_server(truth_binary: Path, tmp_path: Path) -> Iterator[TruthServer]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def truth_server(truth_binary: Path, tmp_path: Path) -> Iterator[TruthServer]:
+    with started(truth_binary, tmp_path / "truth.jsonl") as server:
+        yield server
+
+
+@pytest.fixture
+def capacity_server(truth_binary: Path, tmp_path: Path) -> Iterator[Callable[..., TruthServer]]:
+    """Starts truth servers whose capacity is known: see the top of truth_server.c for `--slots` and `--knee`."""
+    with ExitStack() as stack:
+        yield lambda *options: stack.enter_context(started(truth_binary, tmp_path / "-".join(["truth", *options, "jsonl"]), *options))
 
 
 @pytest.fixture(scope="session")

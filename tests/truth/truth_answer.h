@@ -18,12 +18,13 @@ typedef struct {
 } Buffer;
 
 typedef struct {
-    int fd, serial, busy, step, generation, next_chunk, want_write, close_when_sent, idle_close;
+    int fd, serial, busy, serving, step, generation, next_chunk, want_write, close_when_sent, idle_close;
     Buffer in, payload, unsent;
     size_t sent_of_payload;   /* of the step's payload: handed to the kernel */
     size_t *cuts, cut_count, cut_room, cut_at;
     size_t *marks, mark_count, mark_room, mark_at; /* payload offsets after the last byte of each content event */
-    i64 received_ns, *before, *after; /* each content event: right before and right after the write with its last byte */
+    i64 received_ns, begun_ns, due_ns; /* whole request here; a slot is free; when the last content was due */
+    i64 *before, *after; /* each content event: right before and right after the write with its last byte */
     int stamp_count, stamp_room;
     char id[200], *body; /* the request's body, kept where it asks for `log_body` */
     Script script;

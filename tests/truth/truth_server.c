@@ -1,7 +1,14 @@
 /* A server whose timings are known: OpenAI-like answers over HTTP/1.1, one thread, epoll, no dependency.
  *
- *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [MODEL...]      (PORT 0: any; it is printed as "port N";
- *     [::1]:PORT listens on IPv6; a path that begins with / is a Unix socket)
+ *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [--slots K] [--knee N] [MODEL...]
+ *
+ * PORT 0: any; it is printed as "port N"; [::1]:PORT listens on IPv6; a path that begins with / is a Unix socket.
+ *
+ * Capacity: at most K requests are served at a time, the others wait in order of arrival (0, the default: no limit). While n are served, every time is
+ * stretched by max(1, n / N): N / gap_ms is the most tokens the server can make (0, the default: no stretch). So with a script of ttft, gap, tokens:
+ *     --slots 1             single server: capacity 1 / (ttft + gap x (tokens - 1)) requests/s
+ *     --slots K             K servers, K times that: a batch of fixed speed
+ *     --slots K --knee N    a batch whose latency is flat up to N and grows in proportion beyond it: capacity N times that, reached at n = N
  *
  * What it does with a request stands in the request's own JSON body, all of it optional:
  *
@@ -11,7 +18,7 @@
  *               "fault": "none|reset|close|stall|hang|garbage|bad_chunk|bad_json|error_event|no_usage|no_done|http401|http429|http500", "at": 1}
  *
  * `at`: the fault strikes after so many content chunks. Headers are sent when the request is whole; content chunk k at received + ttft + k * gap,
- * absolute, so that delays do not add up. `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
+ * absolute, so that delays do not add up (received: when a slot was free). `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
  *
  * With "log_body": 1 the log's line holds the request's body, which must have no line end in it.
  * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "written": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k]
@@ -42,8 +49,9 @@ typedef struct {
 } Due;
 
 static Conn *conns[1 << 16];
-static Due *heap;
-static int heap_size, heap_room, epoll_fd, timer_fd, serials, running;
+static Due *heap, *waiting; /* waiting: a ring of requests without a slot; `when` is not used */
+static int heap_size, heap_room, epoll_fd, timer_fd, serials, running, slots, serving, waiting_first, waiting_count, waiting_room;
+static double knee;
 static i64 served, prompt_total, output_total;
 static FILE *log_file;
 static char **models;
@@ -81,11 +89,38 @@ static Due heap_pop(void) {
 
 /* ---- connections and answers in time */
 
+static void begin(Conn *c);
+
+static void wait_for_slot(Conn *c) {
+    if (waiting_count == waiting_room) {
+        int room = waiting_room * 2 + 1024;
+        Due *longer = grow(NULL, room * sizeof(Due));
+        for (int k = 0; k < waiting_count; k++) longer[k] = waiting[(waiting_first + k) % waiting_room];
+        free(waiting);
+        waiting = longer, waiting_room = room, waiting_first = 0;
+    }
+    waiting[(waiting_first + waiting_count++) % waiting_room] = (Due){0, c->fd, c->generation};
+}
+
+/* The answer is over, or its connection: the first that still waits takes the slot. */
+static void leave_slot(Conn *c) {
+    if (!c->serving) return;
+    c->serving = 0;
+    serving--;
+    while (waiting_count && (!slots || serving < slots)) {
+        Due next = waiting[waiting_first];
+        waiting_first = (waiting_first + 1) % waiting_room;
+        waiting_count--;
+        if (conns[next.fd] && conns[next.fd]->generation == next.generation) begin(conns[next.fd]);
+    }
+}
+
 static void close_conn(Conn *c) {
     epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     conns[c->fd] = NULL;
     running -= c->busy;
+    leave_slot(c);
     free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->before); free(c->after); free(c->body); free(c);
 }
 
@@ -116,11 +151,16 @@ static i64 step_time(Conn *c) {
     Script *s = &c->script;
     int chunks = (s->tokens + s->per_chunk - 1) / s->per_chunk;
     int last_write = chunks ? (chunks - 1) / s->events_per_write * s->events_per_write : 0;
-    if (!s->stream) return c->received_ns + s->ttft_ns + s->gap_ns * (s->tokens - 1);
-    if (c->step == HEAD) return c->received_ns;
-    if (c->step == ROLE) return c->received_ns + s->role_ns;
-    if (c->step == CONTENT) return c->received_ns + s->ttft_ns + s->gap_ns * c->next_chunk;
-    return c->received_ns + s->ttft_ns + s->gap_ns * last_write + (c->step == END ? s->usage_delay_ns : 0);
+    double stretch = knee && serving > knee ? serving / knee : 1;
+    if (!s->stream) return c->begun_ns + (i64)((s->ttft_ns + s->gap_ns * (s->tokens - 1)) * stretch);
+    if (c->step == HEAD) return c->begun_ns;
+    if (c->step == ROLE) return c->begun_ns + (i64)(s->role_ns * stretch);
+    if (knee) { /* how many are served changes while an answer runs: each gap is stretched by what holds when it begins */
+        if (c->step == CONTENT) c->due_ns += (i64)((c->next_chunk ? s->gap_ns * s->events_per_write : s->ttft_ns) * stretch);
+        return c->due_ns + (c->step == END ? s->usage_delay_ns : 0);
+    }
+    if (c->step == CONTENT) return c->begun_ns + s->ttft_ns + s->gap_ns * c->next_chunk;
+    return c->begun_ns + s->ttft_ns + s->gap_ns * last_write + (c->step == END ? s->usage_delay_ns : 0);
 }
 
 static int finish_answer(Conn *c) {
@@ -132,6 +172,7 @@ static int finish_answer(Conn *c) {
     running -= c->busy;
     c->busy = 0;
     c->generation++;
+    leave_slot(c);
     if (closes && !c->unsent.size) { close_conn(c); return 0; }
     c->close_when_sent = closes;
     if (is(c->script.close, "idle")) { c->idle_close = 1; heap_push(now_ns() + 20000000, c->fd, c->generation); }
@@ -214,7 +255,7 @@ static void answer_get(Conn *c, const char *path) {
     } else if (!strncmp(path, "/metrics", 8)) {
         snprintf(body, sizeof body,
                  "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine=\"0\"} %d\n"
-                 "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 0\n"
+                 "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} %d\n"
                  "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.25\n"
                  "# TYPE vllm:num_preemptions counter\nvllm:num_preemptions_total{engine=\"0\"} 0\n"
                  "# TYPE vllm:prefix_cache_queries counter\nvllm:prefix_cache_queries_total{engine=\"0\"} %lld\n"
@@ -222,10 +263,17 @@ static void answer_get(Conn *c, const char *path) {
                  "# TYPE vllm:prompt_tokens counter\nvllm:prompt_tokens_total{engine=\"0\"} %lld\n"
                  "# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{engine=\"0\"} %lld\n"
                  "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"1000\",engine=\"0\"} 1\n",
-                 running, prompt_total, prompt_total, output_total);
+                 running - waiting_count, waiting_count, prompt_total, prompt_total, output_total);
         add_plain(c, "200 OK", "text/plain; version=0.0.4", body);
     } else add_plain(c, "404 Not Found", "application/json", "{\"error\":{\"message\":\"no such path\"}}");
     send_now(c);
+}
+
+static void begin(Conn *c) {
+    c->begun_ns = c->due_ns = now_ns();
+    c->serving = 1;
+    serving++;
+    heap_push(c->script.stream ? c->begun_ns : step_time(c), c->fd, c->generation);
 }
 
 static void start_answer(Conn *c, const char *head, const char *path, const char *body) {
@@ -258,7 +306,8 @@ static void start_answer(Conn *c, const char *head, const char *path, const char
         finish_answer(c);
         return;
     }
-    heap_push(s->stream ? c->received_ns : step_time(c), c->fd, c->generation);
+    if (slots && serving >= slots) wait_for_slot(c);
+    else begin(c);
 }
 
 /* Take whole requests out of the input buffer; one at a time is answered. */
@@ -362,9 +411,13 @@ static void sleep_until_due(void) {
 int main(int argc, char **argv) {
     static char *default_models[] = {"truth"};
     static struct epoll_event ready[1024];
-    if (argc < 3) { fprintf(stderr, "usage: truth_server PORT LOG [MODEL...]\n"); return 2; }
-    models = argc > 3 ? argv + 3 : default_models;
-    model_count = argc > 3 ? argc - 3 : 1;
+    int named = 3;
+    if (argc < 3) { fprintf(stderr, "usage: truth_server PORT LOG [--slots K] [--knee N] [MODEL...]\n"); return 2; }
+    for (; named + 1 < argc && !strncmp(argv[named], "--", 2); named += 2)
+        if (!strcmp(argv[named], "--slots")) slots = atoi(argv[named + 1]);
+        else knee = atof(argv[named + 1]);
+    models = argc > named ? argv + named : default_models;
+    model_count = argc > named ? argc - named : 1;
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
