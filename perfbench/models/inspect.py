@@ -15,7 +15,8 @@ import msgspec
 
 from perfbench.errors import ModelError
 from perfbench.models.headers import other_weight_files, read_header, read_tensors, safetensors_files
-from perfbench.records import ModelInfo
+from perfbench.models.shape import shape_of
+from perfbench.records import ModelInfo, ModelShape
 
 _DTYPE_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
@@ -44,11 +45,26 @@ def inspect_model(path: Path, revision: str | None = None) -> ModelInfo:
         path=str(path),
         revision=_commit(path) or revision,
         architecture=architectures[0] if isinstance(architectures, list) and architectures else None,
-        dtype=_main_dtype(tensors) or (named if isinstance(named, str) else None),
+        dtype=main_dtype(tensors) or (named if isinstance(named, str) else None),
         parameters=parameters,
         weight_bytes=sum(tensor.size_bytes for tensor in tensors.values()) if tensors else None,
         sha256=identity_sha256(path, files or other_weight_files(path)),
+        shape=_shape_or_none(path),
     )
+
+
+def read_shape(path: Path) -> ModelShape:
+    """What the model's memory and speed depend on. Raises ModelError for a folder without config.json, or one that says too little."""
+    config, tensors = read_config(path, "config.json"), read_tensors(safetensors_files(path))
+    return shape_of(config, tensors, stored_dtype=main_dtype(tensors), where=str(path / "config.json"))
+
+
+def _shape_or_none(path: Path) -> ModelShape | None:
+    """A model that is no decoder of the usual kind is served and measured all the same."""
+    try:
+        return read_shape(path)
+    except ModelError:
+        return None
 
 
 def inspect_adapter(path: Path, revision: str | None = None) -> ModelInfo:
@@ -65,7 +81,7 @@ def inspect_adapter(path: Path, revision: str | None = None) -> ModelInfo:
         path=str(path),
         revision=_commit(path) or revision,
         architecture=None,
-        dtype=_main_dtype(tensors),
+        dtype=main_dtype(tensors),
         parameters=sum(tensor.elements for tensor in tensors.values()) if tensors else None,
         weight_bytes=sum(tensor.size_bytes for tensor in tensors.values()) if tensors else None,
         lora_rank=_largest_rank(config),
@@ -100,7 +116,7 @@ def _largest_rank(config: dict[str, Any]) -> int | None:
     return max((rank for rank in ranks if isinstance(rank, int)), default=None)
 
 
-def _main_dtype(tensors: dict[str, Any]) -> str | None:
+def main_dtype(tensors: dict[str, Any]) -> str | None:
     """The type that most bytes have: norms are often kept in another."""
     weight: Counter[str] = Counter()
     for tensor in tensors.values():

@@ -29,6 +29,7 @@ from perfbench.records.run import (
     TraceUse,
     TrialPlan,
 )
+from perfbench.records.shape import Linear, ModelShape
 from perfbench.records.summary import (
     AdapterSummary,
     Audit,
@@ -57,10 +58,12 @@ __all__ = [
     "Estimate",
     "JournalEntry",
     "LatencyMetric",
+    "Linear",
     "Manifest",
     "MemorySummary",
     "MetricSummary",
     "ModelInfo",
+    "ModelShape",
     "QualityRecord",
     "QualitySummary",
     "Rates",

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from perfbench.records.shape import ModelShape
+
 SCHEMA_VERSION = 1
 
 
@@ -72,6 +74,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     base_name: str | None = None
     sha256: str | None = None
     """Over names, sizes and content heads of the weight files: tells two models apart, cheaply."""
+    shape: ModelShape | None = None
+    """Sizes that memory follows from; None for an adapter, and where the config says too little."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
