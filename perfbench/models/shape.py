@@ -55,7 +55,7 @@ def shape_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, stored
         heads=heads,
         kv_heads=int(text.get("num_key_value_heads") or text.get("multi_query_group_num") or heads),
         head_dim=head_dim,
-        value_dim=text.get("v_head_dim") if kv_lora_rank and text.get("v_head_dim") else head_dim,
+        value_dim=int(text.get("v_head_dim") or head_dim) if kv_lora_rank else head_dim,
         latent_dim=kv_lora_rank + text.get("qk_rope_head_dim", 0) if kv_lora_rank else None,
         vocab_size=vocab,
         tied_embeddings=tied,
