@@ -3,15 +3,17 @@
 Latencies are paired by (repeat, prompt, occurrence): both variants answered that very request. A prompt that a trial sends several times gives one
 difference, the mean of its own; `stats.paired_interval` then resamples prompts and repeats. Rates have no prompts: each window is cut into equal
 slices, slices are paired by their place in the window, and are resampled as prompts are. Rates are compared in closed loop only: in open loop the
-schedule sets them. Trials that the audit calls void, and the trials they would have been paired with, are left out.
+schedule sets them. Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been
+paired with, are left out. Of a difference in e2e_s or in a rate, `answer_length` says how much comes from answers of another length.
 
 Verdicts, always of `right`: `same` when the whole interval lies within SAME_MARGIN of the left mean; `better` or `worse` when the interval leaves out 0
 and the p-value, adjusted by Holm over all comparisons of the run, is below 0.05; else `cannot tell`. `same` comes first: a difference that is certain
-but smaller than the margin is no reason to choose.
+but smaller than the margin is no reason to choose. Where it cannot tell, `pairs_to_decide` says how many pairs would.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,23 +23,32 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from perfbench.analyse.answer_length import closed_loop, e2e_from_length, rate_from_length
 from perfbench.analyse.experiment import Experiment
+from perfbench.analyse.memory_differences import MemoryReadings, few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.slo import good, judgeable
 from perfbench.analyse.stats import Floats, PairedDifference, holm, paired_interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
-from perfbench.records import Comparison
+from perfbench.records import Comparison, Estimate
 
 SAME_MARGIN = 0.02
 """2% of the left variant's mean: a difference that decides nothing, neither for a user nor on a bill."""
 ALPHA = 0.05
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
-RATES = ("output_tokens_per_s", "goodput_per_s")
+RATES = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
 SLICES = 24
 """Per window: enough blocks to resample, few enough that each holds several requests."""
 
+POWER = 0.8
+"""With which `pairs_to_decide` would tell."""
+MOST_PAIRS = 1_000_000
+"""More would be no practical answer."""
+
 Verdict = Literal["better", "worse", "same", "cannot tell"]
+Both = Sequence[tuple[AnalysedTrial, AnalysedTrial]]
+"""Left and right trial of each repeat that both have."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,8 @@ class _Compared:
     stage: str
     paired: PairedDifference
     left_mean: float | None
+    from_length: Estimate | None = None
+    from_speed: Estimate | None = None
 
 
 def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
@@ -58,13 +71,13 @@ def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pair for pair in wanted if set(pair) <= set(variants)))
 
 
-def compare(trials: Sequence[AnalysedTrial], experiment: Experiment) -> list[Comparison]:
-    """Every pair x stage x metric for which both variants have usable trials of the same repeat."""
-    found = list(_compared(trials, experiment))
+def compare(trials: Sequence[AnalysedTrial], experiment: Experiment, memory: MemoryReadings | None = None) -> list[Comparison]:
+    """Every pair x stage x metric for which both variants have usable trials of the same repeat, then memory, pair by pair."""
+    found = [*_compared(trials, experiment), *_memory_compared(experiment, memory)]
     tested = [index for index, one in enumerate(found) if one.paired.p_value is not None]
     adjusted = holm([p for one in found if (p := one.paired.p_value) is not None])
     p_values = dict(zip(tested, adjusted, strict=True))
-    return [_comparison(one, p_values.get(index)) for index, one in enumerate(found)]
+    return [_comparison(one, p_values.get(index), len(tested)) for index, one in enumerate(found)]
 
 
 def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterator[_Compared]:
@@ -84,12 +97,26 @@ def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterat
                     yield compared
 
 
-def _latency(left: str, right: str, metric: str, stage: str, both: Sequence[tuple[AnalysedTrial, AnalysedTrial]]) -> _Compared:
+def _memory_compared(experiment: Experiment, memory: MemoryReadings | None) -> Iterator[_Compared]:
+    for left, right in pairs(experiment.variants):
+        found = memory.pair(left, right) if memory is not None else None
+        if found is not None:
+            metric, values = found
+            difference = few_paired([other - one for one, other in values])
+            yield _Compared(left, right, metric, "", difference, float(np.mean([one for one, _ in values])))
+
+
+def _latency(left: str, right: str, metric: str, stage: str, both: Both) -> _Compared:
     paired = [_prompt_differences(one, other, metric) for one, other in both]
     paired = [frame for frame in paired if not frame.is_empty()]
-    difference = paired_interval([frame["difference"].to_numpy() for frame in paired], seed=_seed(left, right, metric, stage))
+    seed = _seed(left, right, metric, stage)
+    difference = paired_interval([frame["difference"].to_numpy() for frame in paired], seed=seed)
     left_mean = float(np.mean([frame["left"].mean() for frame in paired])) if paired else None
-    return _Compared(left, right, metric, stage, difference, left_mean)
+    if metric != "e2e_s" or not paired or any(frame["from_length"].null_count() for frame in paired):
+        return _Compared(left, right, metric, stage, difference, left_mean)
+    parts = [paired_interval([frame[part].to_numpy() for frame in paired], seed=seed) for part in ("from_length", "from_speed")]
+    from_length, from_speed = (Estimate(value=part.difference, ci95_low=part.interval.low, ci95_high=part.interval.high) for part in parts)
+    return _Compared(left, right, metric, stage, difference, left_mean, from_length, from_speed)
 
 
 def _seed(*names: str) -> int:
@@ -98,23 +125,48 @@ def _seed(*names: str) -> int:
 
 
 def _prompt_differences(one: AnalysedTrial, other: AnalysedTrial, metric: str) -> pl.DataFrame:
-    """One row a prompt that both answered, in the left variant's sending order: left mean and mean difference."""
-    columns = ("prompt_id", "occurrence", "scheduled_ns", metric)
-    left, right = (trial.measured.select(columns).drop_nulls(metric) for trial in (one, other))
+    """One row a prompt that both answered, in the left variant's sending order: left mean, mean difference and, of e2e_s, its two parts."""
+    told = ("ttft_s", "e2e_s", "output_tokens") if metric == "e2e_s" else (metric,)
+    left, right = (trial.measured.select("prompt_id", "occurrence", "scheduled_ns", *told).drop_nulls(metric) for trial in (one, other))
     joined = left.join(right, on=["prompt_id", "occurrence"], suffix="_right")
-    difference = (pl.col(f"{metric}_right") - pl.col(metric)).mean().alias("difference")
-    return joined.group_by("prompt_id").agg(pl.col(metric).mean().alias("left"), difference, pl.col("scheduled_ns").min()).sort("scheduled_ns", "prompt_id")
+    difference = pl.col(f"{metric}_right") - pl.col(metric)
+    means = [pl.col(metric).mean().alias("left"), difference.mean().alias("difference")]
+    if metric == "e2e_s":
+        # A mean over fewer occurrences than the difference's would break the sum of the parts: one answer without usage leaves the prompt without parts.
+        complete = pl.when(e2e_from_length().null_count() == 0)
+        means += [complete.then(e2e_from_length().mean()).alias("from_length"), complete.then((difference - e2e_from_length()).mean()).alias("from_speed")]
+    return joined.group_by("prompt_id").agg(*means, pl.col("scheduled_ns").min()).sort("scheduled_ns", "prompt_id")
 
 
-def _rate(
-    left: str, right: str, metric: str, stage: str, both: Sequence[tuple[AnalysedTrial, AnalysedTrial]], *, experiment: Experiment
-) -> _Compared | None:
+def _rate(left: str, right: str, metric: str, stage: str, both: Both, *, experiment: Experiment) -> _Compared | None:
     sliced = [(_slices(one, metric, experiment), _slices(other, metric, experiment)) for one, other in both]
     known = [(one, other) for one, other in sliced if one is not None and other is not None]
     if not known:
         return None
     difference = paired_interval([other - one for one, other in known], seed=_seed(left, right, metric, stage))
-    return _Compared(left, right, metric, stage, difference, float(np.mean([one.mean() for one, _ in known])))
+    left_mean = float(np.mean([one.mean() for one, _ in known]))
+    if metric == "goodput_per_s":
+        return _Compared(left, right, metric, stage, difference, left_mean)
+    return _Compared(left, right, metric, stage, difference, left_mean, *_rate_parts(both, sliced, metric, difference.difference))
+
+
+def _rate_parts(
+    both: Both, sliced: Sequence[tuple[Floats | None, Floats | None]], metric: str, difference: float | None
+) -> tuple[Estimate | None, Estimate | None]:
+    """(from length, from speed) of a difference in a rate, the mean over repeats; None where a trial does not tell how long its answers are."""
+    parts: list[float] = []
+    for trials, rates in zip(both, sliced, strict=True):
+        if rates[0] is None or rates[1] is None:
+            continue
+        counts = metric == "output_tokens_per_s"
+        left, right = (closed_loop(trial, float(rate.mean()), counts_tokens=counts) for trial, rate in zip(trials, (rates[0], rates[1]), strict=True))
+        if left is None or right is None:
+            return None, None
+        parts.append(rate_from_length(left, right))
+    if not parts or difference is None:
+        return None, None
+    from_length = float(np.mean(parts))
+    return Estimate(value=from_length), Estimate(value=difference - from_length)
 
 
 def _slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats | None:
@@ -125,6 +177,8 @@ def _slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats
         if not experiment.slo or not judgeable(ended, experiment.slo):
             return None
         ended = ended.filter(good(experiment.slo)).with_columns(pl.lit(1.0).alias("amount"))
+    elif metric == "requests_per_s":
+        ended = ended.with_columns(pl.lit(1.0).alias("amount"))
     elif ended["output_tokens"].null_count():
         return None
     else:
@@ -133,8 +187,9 @@ def _slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats
     return np.bincount(place, weights=ended["amount"].to_numpy(), minlength=SLICES) / (seconds / SLICES)
 
 
-def _comparison(one: _Compared, p_value: float | None) -> Comparison:
+def _comparison(one: _Compared, p_value: float | None, tests: int) -> Comparison:
     difference, (low, high), base = one.paired.difference, one.paired.interval, one.left_mean
+    verdict = verdict_of(one.metric, one.paired, base, p_value)
     return Comparison(
         left=one.left,
         right=one.right,
@@ -145,7 +200,10 @@ def _comparison(one: _Compared, p_value: float | None) -> Comparison:
         ci95_high=high,
         relative=difference / base if difference is not None and base else None,
         n=one.paired.n,
-        verdict=verdict_of(one.metric, one.paired, base, p_value),
+        verdict=verdict,
+        n_to_decide=pairs_to_decide(one.paired, base, tests) if verdict == "cannot tell" else None,
+        from_length=one.from_length,
+        from_speed=one.from_speed,
     )
 
 
@@ -160,3 +218,22 @@ def verdict_of(metric: str, paired: PairedDifference, left_mean: float | None, p
     if p_value < ALPHA and (low > 0 or high < 0):
         return "better" if (paired.difference < 0) == (BY_NAME[metric].better == "lower") else "worse"
     return "cannot tell"
+
+
+def pairs_to_decide(paired: PairedDifference, left_mean: float | None, tests: int) -> int | None:
+    """Pairs that would give better, worse or same with 80% power; None without an interval, and where more than MOST_PAIRS would be needed.
+
+    The interval's half-width h shrinks as 1 / sqrt(n). With z(a) the normal quantile, a difference d is told from 0 when |d| >= (z(1 - 0.05 / 2 m) + z(0.8)) s,
+    which is Holm's hardest step over m tests, and told to be inside the margin D when D - |d| >= (z(0.975) + z(0.8)) s; s = h / z(0.975) at the present n.
+    """
+    from scipy.special import ndtri
+
+    low, high = paired.interval
+    if low is None or high is None or left_mean is None or paired.difference is None or high <= low:
+        return None
+    error = (high - low) / 2 / float(ndtri(0.975))
+    power = float(ndtri(POWER))
+    away, inside = abs(paired.difference), SAME_MARGIN * abs(left_mean) - abs(paired.difference)
+    wanted = [(away, float(ndtri(1 - ALPHA / 2 / max(1, tests))) + power), (inside, float(ndtri(0.975)) + power)]
+    needed = min((paired.n * (factor * error / distance) ** 2 for distance, factor in wanted if distance > 0), default=math.inf)
+    return max(paired.n + 1, math.ceil(needed)) if needed <= MOST_PAIRS else None

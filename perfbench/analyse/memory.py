@@ -32,9 +32,9 @@ def memory_summary(
     """Memory of the server that hosts a variant. `windows` are the outcomes of all trials on that server."""
     if server is None:
         return NO_MEMORY
-    vram_peak = _over_devices(telemetry.gauge("vram_bytes", server=server.name), "max")
-    vram_steady = _over_devices(telemetry.gauge("vram_bytes", server=server.name, windows=windows), "median")
-    rss_peak = _over_devices(telemetry.gauge("host_rss_bytes", server=server.name), "max")
+    vram_peak = over_devices(telemetry.gauge("vram_bytes", server=server.name), "max")
+    vram_steady = over_devices(telemetry.gauge("vram_bytes", server=server.name, windows=windows), "median")
+    rss_peak = over_devices(telemetry.gauge("host_rss_bytes", server=server.name), "max")
     return MemorySummary(
         vram_bytes_peak=vram_peak,
         vram_bytes_steady=vram_steady,
@@ -45,7 +45,8 @@ def memory_summary(
     )
 
 
-def _over_devices(readings: pl.DataFrame, statistic: Literal["max", "median"]) -> int | None:
+def over_devices(readings: pl.DataFrame, statistic: Literal["max", "median"]) -> int | None:
+    """Largest or median reading in bytes of each device, summed; None without readings."""
     if readings.is_empty():
         return None
     value = pl.col("value").max() if statistic == "max" else pl.col("value").median()

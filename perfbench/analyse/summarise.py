@@ -15,6 +15,7 @@ from perfbench.analyse.compare import compare
 from perfbench.analyse.cost import best_at_slo, cost_summary, stage_results
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.memory import memory_summary
+from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
 from perfbench.analyse.telemetry import Telemetry
@@ -51,7 +52,7 @@ def summarise(folder: RunFolder) -> Summary:
         )
         for variant in experiment.variants
     }
-    comparisons = compare(trials, experiment)
+    comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant))
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
     at_slo = {variant: best_at_slo(stage_results(_of(variant, trials), experiment)) for variant in experiment.variants}
     return Summary(

@@ -147,12 +147,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     right: str
     metric: str
     stage: str
+    """Empty for memory, which a server takes whatever the stage."""
     difference: float | None
     ci95_low: float | None
     ci95_high: float | None
     relative: float | None
     n: int
     verdict: Literal["better", "worse", "same", "cannot tell"]
+    n_to_decide: int | None = None
+    """Pairs that would tell (80% power), if difference and noise stay as they are; None where it is told, or where no practical number would do."""
+    from_length: Estimate | None = None
+    """The part of `difference` that comes from answers of another length; None where lengths are not known or do not enter."""
+    from_speed: Estimate | None = None
+    """The rest: what answers of equal length would differ by. from_length + from_speed = difference."""
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):

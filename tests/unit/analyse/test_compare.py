@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfbench.analyse.compare import pairs, verdict_of
+from perfbench.analyse.compare import pairs, pairs_to_decide, verdict_of
 from perfbench.analyse.stats import Interval, PairedDifference
 from perfbench.analyse.summarise import summarise
 from perfbench.records import Comparison
@@ -148,3 +148,24 @@ def test_noise_is_not_told_from_nothing(run: Any, record: Any) -> None:
 def test_verdicts(metric: str, difference: float, interval: tuple[float, float], p_value: float, verdict: str) -> None:
     """The left mean is 1: the margin is 0.02."""
     assert verdict_of(metric, PairedDifference(difference, Interval(*interval), p_value, 50), 1.0, p_value) == verdict
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "tests", "expected"),
+    [
+        # s = 0.05, n = 50, left mean 1. Away from 0: 50 x ((1.95996 + 0.84162) x 0.05 / 0.1)^2 = 98.1; inside +-0.02 it can never be.
+        (0.1, 0.05 * 1.959964, 1, 99),
+        # m = 10: z(0.9975) = 2.80703, so 50 x ((2.80703 + 0.84162) x 0.05 / 0.1)^2 = 166.4.
+        (0.1, 0.05 * 1.959964, 10, 167),
+        # No difference at all: it has to be told to lie inside the margin, 50 x (2.80159 x 0.05 / 0.02)^2 = 2452.8.
+        (0.0, 0.05 * 1.959964, 1, 2453),
+        (0.1, 1000.0, 1, None),  # no practical number
+    ],
+)
+def test_pairs_that_would_decide(difference: float, half: float, tests: int, expected: int | None) -> None:
+    paired = PairedDifference(difference, Interval(difference - half, difference + half), 0.5, 50)
+    assert pairs_to_decide(paired, 1.0, tests) == expected
+
+
+def test_without_an_interval_no_number_is_made_up() -> None:
+    assert pairs_to_decide(PairedDifference(0.1, Interval(None, None), None, 3), 1.0, 1) is None
