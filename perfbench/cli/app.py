@@ -11,6 +11,7 @@ app = typer.Typer(
     name="perfbench",
     help="Deployment performance profiler for fine-tuned language models: what does each way of serving cost, and are the answers still right?",
     no_args_is_help=True,
+    rich_markup_mode=None,  # panels cost half of the time to the first line of --help
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
