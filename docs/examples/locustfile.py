@@ -19,4 +19,4 @@ class Visitor(LlmUser):
         record = self.chat([{"role": "user", "content": "Turn on the light in the kitchen"}], max_tokens=16)
         if record.first_token_ns is not None and record.sent_ns is not None:
             ttft_s = (record.first_token_ns - record.sent_ns) / 1e9
-            print(f"{record.request_id}: {record.output_tokens} tokens, first after {ttft_s:.4f} s ({record.stamp} stamp)")
+            print(f"{record.request_id}: {record.output_tokens} tokens, first after {ttft_s:.6f} s ({record.stamp} stamp)")
