@@ -1,6 +1,8 @@
 """What a request costs.
 
-    usd_per_request = server_hour_usd / 3600 / goodput_per_s
+    usd_per_request        = server_hour_usd / 3600 / goodput_per_s
+    server_hour_usd        = as given, or gpu_hour_usd x GPUs of the server
+    energy_usd_per_request = usd_per_kwh x energy_j_per_request / 3.6e6, beside the price of the hour and not in it
 
 at the stage with the most goodput among those that meet the SLO. Repeats of a stage are taken together: their requests are judged as one
 set, their windows add up. Void trials do not count. Answers of a fixed length are made to compare speed, not to be sold, so stages of natural
@@ -9,17 +11,24 @@ length decide where there are any. Without an SLO every request is good, and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.slo import good, judgeable, slo_result
+from perfbench.analyse.stats import BATCHES, NO_INTERVAL, Interval, mean_interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
 from perfbench.records import CostSummary, QualityRecord
+from perfbench.scenario.model import Cost
+
+_J_PER_KWH = 3.6e6
+_PARALLEL_FLAGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,28 @@ class StageResult:
     """One stage of one variant over its usable repeats."""
 
     stage: str
+    arrival: str
     requests_per_s: float
     goodput_per_s: float | None
     """None without an SLO, or where usage is missing."""
+    goodput_interval: Interval
+    """95%, by batch means over equal parts of the windows; of all requests, without an SLO."""
     tokens_per_request: float | None
     """Mean output tokens of good requests (of all, without an SLO)."""
+    prompt_tokens: float | None
+    """Mean prompt tokens of the same."""
+    energy_j_per_request: float | None
     met: bool | None
     """The SLO, over all requests scheduled in the windows; None without an SLO or where requests are too few."""
+
+
+@dataclass(frozen=True)
+class ServerPrice:
+    """What one server costs an hour; `reason` says why that is not known."""
+
+    hour_usd: float | None
+    gpus: int | None
+    reason: str = ""
 
 
 def stage_results(trials: Sequence[AnalysedTrial], experiment: Experiment) -> list[StageResult]:
@@ -50,36 +74,95 @@ def _pooled(stage: str, trials: Sequence[AnalysedTrial], experiment: Experiment)
     ended = pl.concat([trial.requests.filter(ended_in_window(trial.outcome)) for trial in trials])
     slo = experiment.slo
     counted = ended.filter(good(slo)) if slo else ended
-    tokens = counted["output_tokens"].mean() if counted["output_tokens"].null_count() == 0 else None
     result = slo_result(pl.concat([trial.measured for trial in trials]), slo)
     return StageResult(
         stage=stage,
+        arrival=trials[0].plan.arrival,
         requests_per_s=len(ended) / seconds,
         goodput_per_s=len(counted) / seconds if slo and judgeable(ended, slo) else None,
-        tokens_per_request=tokens if isinstance(tokens, float) else None,
+        goodput_interval=_rate_interval(trials, experiment),
+        tokens_per_request=_mean(counted, "output_tokens"),
+        prompt_tokens=_mean(counted, "prompt_tokens"),
+        energy_j_per_request=_energy(trials),
         met=result["met"] if result else None,
     )
 
 
-def cost_summary(trials: Sequence[AnalysedTrial], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str]) -> CostSummary:
+def _mean(requests: pl.DataFrame, column: str) -> float | None:
+    mean = requests[column].mean() if requests[column].null_count() == 0 else None
+    return mean if isinstance(mean, float) else None
+
+
+def _rate_interval(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Interval:
+    """Of the rate at which good requests end. A window is cut into BATCHES parts, so that repeats enter with their own spread; none where nothing ended."""
+    rates: list[float] = []
+    for trial in trials:
+        outcome = trial.outcome
+        ended = trial.requests.filter(ended_in_window(outcome))
+        counted = ended.filter(good(experiment.slo)) if experiment.slo else ended
+        edges = np.linspace(outcome.measure_from_ns, outcome.measure_until_ns, BATCHES + 1)
+        rates += (np.histogram(counted["end_ns"].to_numpy(), edges)[0] / (np.diff(edges) / 1e9)).tolist()
+    if not any(rates):
+        return NO_INTERVAL
+    low, high = mean_interval(np.array(rates))
+    return Interval(None if low is None else max(low, 0.0), high)
+
+
+def _energy(trials: Sequence[AnalysedTrial]) -> float | None:
+    """Joules a request over all repeats; None unless every one has a counter."""
+    found = [trial.summary.metrics.get("energy_j_per_request") for trial in trials]
+    told = [(one.mean, one.n) for one in found if one is not None and one.mean is not None]
+    requests = sum(n for _, n in told)
+    return sum(mean * n for mean, n in told) / requests if requests and len(told) == len(found) else None
+
+
+def gpus_per_server(serve_args: Mapping[str, Any]) -> int:
+    """GPUs that one vLLM server takes by its flags: tensor x pipeline x data parallel."""
+    count = 1
+    for flag in _PARALLEL_FLAGS:
+        given = str(serve_args.get(flag, 1))
+        count *= int(given) if given.isdigit() and int(given) else 1
+    return count
+
+
+def server_price(cost: Cost | None, experiment: Experiment, variant: str) -> ServerPrice:
+    """What an hour of the variant's server costs."""
+    ours = variant not in experiment.endpoints
+    gpus = gpus_per_server(experiment.serve_args) if ours else None
+    if cost is None:
+        return ServerPrice(None, gpus, "the scenario gives no price (cost.server_hour_usd or cost.gpu_hour_usd)")
+    if cost.server_hour_usd is not None:
+        return ServerPrice(cost.server_hour_usd, gpus)
+    assert cost.gpu_hour_usd is not None  # validation has seen to it
+    if gpus is None:
+        return ServerPrice(None, None, "how many GPUs an endpoint has is not known; give cost.server_hour_usd instead of cost.gpu_hour_usd")
+    return ServerPrice(cost.gpu_hour_usd * gpus, gpus)
+
+
+def cost_summary(
+    trials: Sequence[AnalysedTrial], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str], *, variant: str
+) -> CostSummary:
     """Prices of one variant; None with the sentence that says why in `basis`."""
-    if experiment.cost is None:
-        return _no_price("the scenario gives no price (cost.server_hour_usd)")
+    price = server_price(experiment.cost, experiment, variant)
+    if experiment.cost is None or price.hour_usd is None:
+        return _no_price(price.reason, experiment, price)
     results = stage_results(trials, experiment)
     if not results:
-        return _no_price("no trial can be used: all are missing or void")
-    hour = experiment.cost.server_hour_usd
+        return _no_price("no trial can be used: all are missing or void", experiment, price)
+    hour, currency = price.hour_usd, experiment.cost.currency
     raw = max(results, key=lambda result: result.requests_per_s)
     raw_price = _price(hour, raw.requests_per_s)
     if not experiment.slo:
-        sentence = f"{hour:g} USD an hour at {raw.requests_per_s:.3g} requests/s, the raw throughput of stage {raw.stage}: the scenario sets no SLO"
-        return _summary(raw_price, raw, raw_price, quality, sentence + _shared(shared_with))
-    at = best_at_slo(results)
-    if at is None:
-        return _no_price(_why_none(results), raw_price)
-    price = _price(hour, at.goodput_per_s)
-    sentence = f"{hour:g} USD an hour at {at.goodput_per_s:.3g} good requests/s in stage {at.stage}, the most goodput among stages that meet the SLO"
-    return _summary(price, at, raw_price, quality, sentence + _shared(shared_with))
+        at: StageResult | None = raw
+        sentence = f"{hour:g} {currency} an hour at {raw.requests_per_s:.3g} requests/s, the raw throughput of stage {raw.stage}: the scenario sets no SLO"
+        at_slo = raw_price
+    else:
+        at = best_at_slo(results)
+        if at is None:
+            return _no_price(why_none_at_slo(results), experiment, price, raw_price)
+        sentence = f"{hour:g} {currency} an hour at {at.goodput_per_s:.3g} good requests/s in stage {at.stage}, the most goodput among stages that meet the SLO"
+        at_slo = _price(hour, at.goodput_per_s)
+    return _summary(at_slo, at, raw_price, quality, sentence + _shared(shared_with), experiment.cost, price)
 
 
 def best_at_slo(results: Sequence[StageResult]) -> StageResult | None:
@@ -92,7 +175,8 @@ def _price(server_hour_usd: float, rate_per_s: float | None) -> float | None:
     return server_hour_usd / 3600 / rate_per_s if rate_per_s else None
 
 
-def _why_none(results: Sequence[StageResult]) -> str:
+def why_none_at_slo(results: Sequence[StageResult]) -> str:
+    """The sentence for `best_at_slo` being None."""
     if any(result.met for result in results):
         return "no good request ended in the window of a stage that meets the SLO"
     if any(result.met is None for result in results):
@@ -104,19 +188,38 @@ def _shared(shared_with: Sequence[str]) -> str:
     return f"; its server also hosts {', '.join(shared_with)}, and is charged here alone" if shared_with else ""
 
 
-def _summary(price: float | None, at: StageResult, raw_price: float | None, quality: Sequence[QualityRecord], basis: str) -> CostSummary:
-    tokens = at.tokens_per_request
-    passed = sum(record.passed for record in quality) / len(quality) if quality else 0.0
-    if quality:
+def pass_share(quality: Sequence[QualityRecord]) -> float | None:
+    """Share of held-out samples passed; None without a quality check."""
+    return sum(record.passed for record in quality) / len(quality) if quality else None
+
+
+def _summary(
+    at_slo: float | None, at: StageResult, raw_price: float | None, quality: Sequence[QualityRecord], basis: str, cost: Cost, price: ServerPrice
+) -> CostSummary:
+    tokens, passed = at.tokens_per_request, pass_share(quality)
+    if passed is not None:
         basis += f"; {passed:.1%} of {len(quality)} held-out samples passed"
+    energy = None
+    if cost.usd_per_kwh is not None and at.energy_j_per_request is not None:
+        energy = cost.usd_per_kwh * at.energy_j_per_request / _J_PER_KWH
+        basis += f"; {at.energy_j_per_request:.3g} J a request at {cost.usd_per_kwh:g} {cost.currency} a kWh come on top"
+    elif cost.usd_per_kwh is not None:
+        basis += "; electricity is not in it: there is no energy counter"
     return CostSummary(
-        usd_per_request=price,
-        usd_per_million_output_tokens=price / tokens * 1e6 if price is not None and tokens else None,
-        usd_per_correct_request=price / passed if price is not None and passed else None,
+        usd_per_request=at_slo,
+        usd_per_million_output_tokens=at_slo / tokens * 1e6 if at_slo is not None and tokens else None,
+        usd_per_correct_request=at_slo / passed if at_slo is not None and passed else None,
         usd_per_request_raw=raw_price,
         basis=basis,
+        energy_usd_per_request=energy,
+        server_hour_usd=price.hour_usd,
+        gpus_per_server=price.gpus,
+        currency=cost.currency,
     )
 
 
-def _no_price(reason: str, raw_price: float | None = None) -> CostSummary:
-    return CostSummary(usd_per_request=None, usd_per_million_output_tokens=None, usd_per_correct_request=None, usd_per_request_raw=raw_price, basis=reason)
+def _no_price(reason: str, experiment: Experiment, price: ServerPrice, raw_price: float | None = None) -> CostSummary:
+    return CostSummary(
+        usd_per_request=None, usd_per_million_output_tokens=None, usd_per_correct_request=None, usd_per_request_raw=raw_price, basis=reason,
+        server_hour_usd=price.hour_usd, gpus_per_server=price.gpus, currency=experiment.cost.currency if experiment.cost is not None else "USD",
+    )  # fmt: skip

@@ -136,6 +136,11 @@ METRICS: tuple[Metric, ...] = (
         "the scenario's price", "no price, or no request ended", computed_in="analyse/cost.py",
     ),
     Metric(
+        "energy_usd_per_request", "USD", "usd_per_kwh x energy_j_per_request / 3.6e6", "Electricity of a request where the price of a request is taken, "
+        "not contained in it.", "lower", "the scenario's price of a kWh and the energy counter", "no price of a kWh, or no energy counter",
+        computed_in="analyse/cost.py",
+    ),
+    Metric(
         "energy_j_per_request", "J", "NVML energy over the window / successful requests that ended in it", "Energy of the server's GPUs per request.", "lower",
         "NVML total energy counter", "the GPU has no energy counter, or there is no GPU", computed_in="analyse/trials.py",
     ),

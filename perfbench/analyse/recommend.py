@@ -83,10 +83,11 @@ def _by_price(
         return None, f"no price decides: {variants['merged'].cost.basis}"
     if len(priced) == 1:
         other = next(name for name in FINE_TUNED if name not in priced)
-        return priced[0], f"{priced[0]} has a price, {_usd(prices[priced[0]])} a request; {other} has none: {variants[other].cost.basis}"
+        return priced[0], f"{priced[0]} has a price, {_money(prices[priced[0]], variants[priced[0]].cost.currency)} a request; {other} has none: {variants[other].cost.basis}"
     cheap, dear = sorted(FINE_TUNED, key=lambda name: prices[name] or 0.0)
     low, high = prices[cheap] or 0.0, prices[dear] or 0.0
-    said = f"{cheap} costs {_usd(low)} a request, {dear} {_usd(high)}"
+    currency = variants[cheap].cost.currency
+    said = f"{cheap} costs {_money(low, currency)} a request, {dear} {_money(high, currency)}"
     if high <= low * (1 + SAME_MARGIN):
         return None, f"{said}: the same within {SAME_MARGIN:.0%}"
     at, against = stages[cheap], stages[dear]
@@ -123,5 +124,5 @@ def _sentence(one: Comparison) -> str:
     return f"{what} {relative} (95% interval {one.ci95_low:+.3g} to {one.ci95_high:+.3g}): {one.verdict}"
 
 
-def _usd(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g} USD"
+def _money(value: float | None, currency: str) -> str:
+    return "-" if value is None else f"{value:.3g} {currency}"

@@ -156,7 +156,7 @@ def _variant(
     return VariantSummary(
         trials=[trial.summary for trial in mine],
         memory=memory,
-        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with),
+        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant),
         quality=_decided(quality.get("base"), quality[variant], experiment),
     )
 

@@ -104,6 +104,14 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """At raw throughput, SLO ignored."""
     basis: str
     """The sentence that says at which stage, rate and price; or why there is no figure."""
+    energy_usd_per_request: float | None = None
+    """Electricity of a request there, not in the prices above; None without `cost.usd_per_kwh` or an energy counter."""
+    server_hour_usd: float | None = None
+    """What the prices rest on."""
+    gpus_per_server: int | None = None
+    """By the parallel flags of serve.args; None for an endpoint. A server on a CPU counts as one."""
+    currency: str = "USD"
+    """What "usd" in the names stands for."""
 
 
 class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):

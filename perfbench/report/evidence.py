@@ -7,7 +7,7 @@ import re
 
 from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Table, metric_title
+from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title
 
 _FIGURE = re.compile(r"\d[\d.,]*")
 
@@ -43,16 +43,19 @@ def memory_table(summary: Summary) -> Table:
 
 def cost_table(summary: Summary) -> Table:
     """What a request costs, and the sentence that each figure rests on."""
+    sign = formats.currency_sign(currency_of(summary)).strip()
     prices = {
-        "$/request": "usd_per_request", "$/1M output tokens": "usd_per_million_output_tokens", "$/correct request": "usd_per_correct_request",
-        "$/request, raw": "usd_per_request_raw",
+        f"{sign}/request": "usd_per_request", f"{sign}/1M output tokens": "usd_per_million_output_tokens",
+        f"{sign}/correct request": "usd_per_correct_request", f"{sign}/request, raw": "usd_per_request_raw",
     }  # fmt: skip
+    if any(variant.cost.energy_usd_per_request is not None for variant in summary.variants.values()):
+        prices[f"{sign}/request, energy"] = "energy_usd_per_request"
     figures = (Column(name, metric_title(metric)) for name, metric in prices.items())
     columns = (Column("Variant", align="left"), *figures, Column("Basis", align="left", prose=True))
     rows = tuple(
         (
             Cell(name),
-            *(Cell(formats.dollars(getattr(cost, metric))) for metric in prices.values()),
+            *(Cell(formats.money(getattr(cost, metric), cost.currency)) for metric in prices.values()),
             Cell(cost.basis),
         )
         for name, cost in ((name, variant.cost) for name, variant in summary.variants.items())

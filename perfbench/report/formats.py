@@ -37,11 +37,17 @@ def seconds(value: float | None) -> str:
     return f"{significant(value * 1e6)} µs"
 
 
-def dollars(value: float | None) -> str:
-    """`$0.0000123`, `-$1.23`: as many decimals as three significant digits need."""
+def money(value: float | None, currency: str = "USD") -> str:
+    """`$0.0000123`, `-$1.23`, `EUR 1.23`: as many decimals as three significant digits need."""
     if value is None:
         return DASH
-    return f"-${significant(-value)}" if value < 0 else f"${significant(value)}"
+    sign = currency_sign(currency)
+    return f"-{sign}{significant(-value)}" if value < 0 else f"{sign}{significant(value)}"
+
+
+def currency_sign(currency: str) -> str:
+    """What stands before an amount: `$`, or the code and a space."""
+    return "$" if currency == "USD" else f"{currency} "
 
 
 def gib(value: float | None) -> str:
@@ -73,7 +79,7 @@ def quantity(value: float | None, unit: str) -> str:
         case "bytes":
             return gib(value)
         case "USD":
-            return dollars(value)
+            return money(value)
         case "share":
             return percent(value)
         case "1/s":

@@ -135,7 +135,7 @@ def main_table(summary: Summary, manifest: Manifest) -> Table:
         Column("Tokens/s", metric_title("output_tokens_per_s"), minor=True),
         Column("Goodput", metric_title("goodput_per_s"), minor=True),
         Column("Memory", "peak device memory of the server; of the host where the server has no GPU"),
-        Column("$/request", metric_title("usd_per_request")),
+        Column(f"{formats.currency_sign(currency_of(summary)).strip()}/request", metric_title("usd_per_request")),
         Column("Quality", "the metric that decides, on held-out samples"),
     )
     rows = tuple(_main_row(summary, manifest, name, headline, reference) for name in summary.variants)
@@ -156,7 +156,16 @@ def _main_row(summary: Summary, manifest: Manifest, name: str, headline: Headlin
     variant = summary.variants[name]
     label = Cell(name, detail="recommended" if name == summary.recommendation.serve else "")
     speed = (Cell(formats.DASH),) * 4 if headline is None else _speed_cells(summary, name, headline, reference)
-    return (label, *speed, memory_cell(variant), Cell(formats.dollars(variant.cost.usd_per_request), title=variant.cost.basis), quality_cell(variant, manifest))
+    return (label, *speed, memory_cell(variant), _price_cell(variant), quality_cell(variant, manifest))
+
+
+def _price_cell(variant: VariantSummary) -> Cell:
+    return Cell(formats.money(variant.cost.usd_per_request, variant.cost.currency), title=variant.cost.basis)
+
+
+def currency_of(summary: Summary) -> str:
+    """What every price of the run is in."""
+    return next((variant.cost.currency for variant in summary.variants.values()), "USD")
 
 
 def _speed_cells(summary: Summary, name: str, headline: HeadlineStage, reference: str | None) -> tuple[Cell, ...]:

@@ -219,10 +219,23 @@ class SloLimit(Strict):
 
 
 class Cost(Strict):
-    """What one server costs an hour: its GPUs, or the machine."""
+    """What serving costs: exactly one of `server_hour_usd` and `gpu_hour_usd`, and where it is yours to pay, the electricity. No price is ever guessed;
+    `perfbench prices` shows what providers ask. The names say usd and mean `currency`."""
 
-    server_hour_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """In the currency of your choice, if you read the tables so."""
+    server_hour_usd: NotNegative | None = None
+    """One server for an hour: its GPUs together, or the machine."""
+    gpu_hour_usd: NotNegative | None = None
+    """One GPU for an hour; a server takes `tensor-parallel-size` x `pipeline-parallel-size` x `data-parallel-size` of `serve.args`."""
+    usd_per_kwh: NotNegative | None = None
+    """Electricity, on top of the hour's price: what the energy of a request costs, where the GPUs have an energy counter."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """Printed beside every price (ISO 4217); nothing is converted."""
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Self:
+        if (self.server_hour_usd is None) == (self.gpu_hour_usd is None):
+            raise ValueError("expected exactly one of `server_hour_usd` (a server with all its GPUs) and `gpu_hour_usd` (one GPU)")
+        return self
 
 
 class Telemetry(Strict):

@@ -44,14 +44,13 @@ def load_scenario(path: str | Path) -> Scenario:
     wrong types, impossible combinations, data files that are missing, empty, not UTF-8 or no JSONL.
     """
     file = str(path)
-    raw = _parse(file)
+    raw = parse_mapping(file, what="`name`, `models`, `load`, ...", written_by="`perfbench init` writes one")
     findings: list[Finding] = []
     scenario: Scenario | None = None
     try:
         scenario = Scenario.model_validate_json(json.dumps(raw, default=str), context={"folder": str(Path(file).absolute().parent)})
     except ValidationError as error:
-        # A list whose items are all wrong is also reported as too short: the items' own findings say it better.
-        findings += [_finding(detail, raw) for detail in error.errors() if detail["loc"] and not (detail["type"] == "too_short" and detail["input"])]
+        findings += findings_of(error, raw, Scenario)
     together = combination_findings(raw)
     told = {finding.key for finding in findings}
     findings += [finding for finding in together if finding.key not in told]
@@ -66,33 +65,41 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "perfbench scenario"}
 
 
-def _parse(file: str) -> dict[str, Any]:
+def parse_mapping(file: str, *, what: str, written_by: str) -> dict[str, Any]:
+    """A YAML file that holds one mapping, each key once. `what` names its keys and `written_by` says where one comes from, for the ScenarioError."""
     try:
         text = Path(file).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ScenarioError(file, [Finding("", "the file does not exist; `perfbench init` writes one")]) from None
+        raise ScenarioError(file, [Finding("", f"the file does not exist; {written_by}")]) from None
     except UnicodeDecodeError as error:
         raise ScenarioError(file, [Finding("", f"the file is not UTF-8 (byte {error.start}); save it as UTF-8")]) from None
     except OSError as error:
         raise ScenarioError(file, [Finding("", f"the file cannot be read: {error.strerror}")]) from None
     try:
         raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-99-01 raises a plain ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ScenarioError(file, [Finding(where, f"not YAML: {problem}")]) from None
     if not isinstance(raw, dict):
-        raise ScenarioError(file, [Finding("", "expected a mapping with `name`, `models`, `load`, ...; `perfbench init` writes one")])
+        raise ScenarioError(file, [Finding("", f"expected a mapping with {what}; {written_by}")])
     return raw
 
 
-def _finding(detail: ErrorDetails, raw: dict[str, Any]) -> Finding:
+def findings_of(error: ValidationError, raw: dict[str, Any], root: type[BaseModel]) -> list[Finding]:
+    """Every finding of a validation, by its key in the file; `root` is the model of the whole file."""
+    # A list whose items are all wrong is also reported as too short: the items' own findings say it better.
+    told = [detail for detail in error.errors() if detail["loc"] and not (detail["type"] == "too_short" and detail["input"])]
+    return [_finding(detail, raw, root) for detail in told]
+
+
+def _finding(detail: ErrorDetails, raw: dict[str, Any], root: type[BaseModel]) -> Finding:
     location = _without_tags(detail["loc"], raw)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     kind, message = detail["type"], detail["msg"]
     if kind == "extra_forbidden":
-        siblings = _fields_at(location[:-1], raw)
+        siblings = _fields_at(location[:-1], raw, root)
         close = difflib.get_close_matches(str(location[-1]), siblings, n=1, cutoff=0.5)
         known = f"did you mean `{close[0]}`?" if close else f"expected one of {', '.join(siblings)}"
         return Finding(key, f"unknown key; {known}")
@@ -129,9 +136,9 @@ def _without_tags(location: tuple[int | str, ...], raw: Any) -> list[int | str]:
     return kept
 
 
-def _fields_at(location: list[int | str], raw: Any) -> list[str]:
+def _fields_at(location: list[int | str], raw: Any, root: type[BaseModel]) -> list[str]:
     """Names of the keys that the model at `location` knows."""
-    model: Any = Scenario
+    model: Any = root
     here: Any = raw
     for part in location:
         if isinstance(part, int):

@@ -55,7 +55,7 @@ def test_no_price(run: Any, record: Any) -> None:
     cost = _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10)}, cost=None)
     assert cost == CostSummary(
         usd_per_request=None, usd_per_million_output_tokens=None, usd_per_correct_request=None, usd_per_request_raw=None,
-        basis="the scenario gives no price (cost.server_hour_usd)",
+        basis="the scenario gives no price (cost.server_hour_usd or cost.gpu_hour_usd)", gpus_per_server=1,
     )  # fmt: skip
 
 
@@ -103,3 +103,53 @@ def test_nothing_right_has_no_price_of_a_correct_request(run: Any, record: Any, 
 def test_a_shared_server_is_said(run: Any, record: Any) -> None:
     run.server("lora", ["base+lora", "adapter"])
     assert "also hosts base+lora" in _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10)}, slo=SLO).basis
+
+
+def test_a_server_costs_its_gpus(run: Any, record: Any) -> None:
+    """9 an hour for each of 2 x 2 GPUs is 36 an hour."""
+    serve = {"args": {"tensor-parallel-size": 2, "pipeline-parallel-size": "2"}, "env": {}}
+    cost = _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10)}, cost={"gpu_hour_usd": 9.0}, serve=serve, slo=SLO)
+    assert (cost.server_hour_usd, cost.gpus_per_server, cost.usd_per_request) == (36.0, 4, pytest.approx(0.01))
+
+
+def test_the_gpus_of_an_endpoint_are_not_known(run: Any, record: Any) -> None:
+    run.manifest(["mine.one.r0"], variants=[], endpoints={"mine": {"url": "http://x", "model": "m"}}, cost={"gpu_hour_usd": 9.0})
+    run.trial("mine.one.r0", [record("mine.one.r0", 2.0 + k / 2, prompt_id=str(k)) for k in range(10)])
+    cost = summarise(run.folder).variants["mine"].cost
+    assert cost.usd_per_request is None and "give cost.server_hour_usd" in cost.basis
+
+
+def test_electricity_stands_beside_the_price(run: Any, record: Any, sample: Any) -> None:
+    """3,600 J over the window and 10 requests that ended in it are 360 J a request; at 0.5 a kWh (3.6e6 J) that is 0.00005."""
+    run.server("lora", ["adapter"])
+    readings = [sample(t, "nvml", "energy_j", 1000.0 + 300.0 * (t - 2.0), device="0") for t in (2.0, 6.0, 11.999)] + [
+        sample(3.0, "nvml", "vram_bytes", 5e9, device="0", server="lora"), sample(14.0, "nvml", "energy_j", 1e9, device="0"),
+    ]  # fmt: skip
+    run.samples(readings)
+    cost = _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10)}, cost={**COST, "usd_per_kwh": 0.5, "currency": "EUR"}, slo=SLO)
+    assert cost.energy_usd_per_request == pytest.approx(0.5 * 300.0 * 9.999 / 10 / 3.6e6)
+    assert (cost.usd_per_request, cost.currency) == (pytest.approx(0.01), "EUR")
+    assert "36 EUR an hour" in cost.basis and "0.5 EUR a kWh" in cost.basis
+
+
+def test_no_counter_has_no_price_of_electricity(run: Any, record: Any) -> None:
+    cost = _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10)}, cost={**COST, "usd_per_kwh": 0.5}, slo=SLO)
+    assert cost.energy_usd_per_request is None and "there is no energy counter" in cost.basis
+
+
+def test_the_interval_of_goodput_is_that_of_its_parts(run: Any, record: Any) -> None:
+    """Two good requests end in each eighth of the window: no spread, so the interval is the rate itself. Requests that end one by one make one."""
+    from perfbench.analyse.cost import stage_results
+    from perfbench.analyse.experiment import experiment_of
+    from perfbench.analyse.summarise import analyse_trials
+    from perfbench.analyse.telemetry import Telemetry
+
+    even = [record("adapter.even.r0", 0.5 + 1.25 * k + 0.1 * half, prompt_id=f"{k}.{half}") for k in range(10) for half in range(2)]
+    odd = [record("adapter.odd.r0", 2.0 + 8.0 * (k / 20) ** 2, prompt_id=str(k)) for k in range(20)]
+    _cost(run, {"even": STAGE, "odd": STAGE}, {"even": even, "odd": odd}, slo=SLO)
+    manifest = run.folder.manifest()
+    experiment = experiment_of(manifest)
+    found = stage_results(analyse_trials(run.folder, manifest, experiment, Telemetry.of(run.folder), {}), experiment)
+    assert found[0].goodput_interval == (pytest.approx(1.6), pytest.approx(1.6)) and found[0].goodput_per_s == pytest.approx(1.6)
+    low, high = found[1].goodput_interval
+    assert low < found[1].goodput_per_s < high

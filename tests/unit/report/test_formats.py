@@ -23,7 +23,11 @@ def test_seconds_change_unit_where_rounding_does(value: float | None, text: str)
     ("value", "text"), [(None, "—"), (0.0, "$0"), (0.0000116, "$0.0000116"), (1.234, "$1.23"), (1234.5, "$1,234"), (-0.5, "-$0.500")]
 )  # fmt: skip
 def test_dollars_never_lose_a_small_price(value: float | None, text: str) -> None:
-    assert formats.dollars(value) == text
+    assert formats.money(value) == text
+
+
+def test_another_currency_is_named() -> None:
+    assert (formats.money(1.5, "EUR"), formats.money(-1.5, "EUR"), formats.money(None, "EUR")) == ("EUR 1.50", "-EUR 1.50", "—")
 
 
 @pytest.mark.parametrize(

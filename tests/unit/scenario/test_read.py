@@ -90,6 +90,8 @@ def test_a_dumped_scenario_is_the_same_scenario(write):
         ("./base,", "./bose,", "models.base.path", "does not exist"),
         ("data: ./rows.jsonl", "data: ./none.jsonl", "load.data.path", "does not exist"),
         ("server_hour_usd: 1", "server_hour_usd: -1", "cost.server_hour_usd", "greater than or equal to 0"),
+        ("server_hour_usd: 1", "server_hour_usd: 1, gpu_hour_usd: 1", "cost", "exactly one of `server_hour_usd`"),
+        ("server_hour_usd: 1", "gpu_hour_usd: 1, currency: euro", "cost.currency", "match pattern"),
     ],
 )  # fmt: skip
 def test_each_kind_of_mistake_has_its_key_and_sentence(write, old, new, key, says):
