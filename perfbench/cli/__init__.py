@@ -9,6 +9,7 @@ from perfbench.cli import scenario
 from perfbench.cli import run
 from perfbench.cli import load
 from perfbench.cli import models
+from perfbench.cli import plan
 from perfbench.cli import about
 
-__all__ = ["about", "app", "load", "models", "run", "scenario"]
+__all__ = ["about", "app", "load", "models", "plan", "run", "scenario"]

@@ -11,12 +11,13 @@ from perfbench.report.tables import Cell, Column, Table
 def offers_table(found: Offers) -> Table:
     """Offers, the cheapest GPU hour first."""
     columns = (
-        Column("Provider", align="left"), Column("Instance", align="left"), Column("Region", align="left", minor=True), Column("GPUs"), Column("GPU", align="left"),
-        Column("Memory"), Column("$/hour"), Column("$/GPU hour"),
+        Column("Provider", align="left"), Column("Instance", align="left"), Column("Region", align="left", minor=True),
+        Column("GPUs"), Column("GPU", align="left"), Column("Memory"), Column("$/hour"), Column("$/GPU hour"),
     )  # fmt: skip
     rows = tuple(
         (
-            Cell(offer.provider), Cell(offer.instance), Cell(offer.region), Cell(formats.count(offer.gpus)), Cell(offer.gpu + (" (spot)" if offer.spot else "")),
+            Cell(offer.provider), Cell(offer.instance), Cell(offer.region),
+            Cell(formats.count(offer.gpus)), Cell(offer.gpu + (" (spot)" if offer.spot else "")),
             Cell(formats.DASH if offer.gpu_memory_gb is None else f"{offer.gpu_memory_gb:g} GB"),
             Cell(formats.money(offer.hour_usd)), Cell(formats.money(offer.gpu_hour_usd)),
         )
