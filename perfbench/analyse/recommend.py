@@ -83,7 +83,8 @@ def _by_price(
         return None, f"no price decides: {variants['merged'].cost.basis}"
     if len(priced) == 1:
         other = next(name for name in FINE_TUNED if name not in priced)
-        return priced[0], f"{priced[0]} has a price, {_money(prices[priced[0]], variants[priced[0]].cost.currency)} a request; {other} has none: {variants[other].cost.basis}"
+        price = _money(prices[priced[0]], variants[priced[0]].cost.currency)
+        return priced[0], f"{priced[0]} has a price, {price} a request; {other} has none: {variants[other].cost.basis}"
     cheap, dear = sorted(FINE_TUNED, key=lambda name: prices[name] or 0.0)
     low, high = prices[cheap] or 0.0, prices[dear] or 0.0
     currency = variants[cheap].cost.currency

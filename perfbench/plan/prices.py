@@ -25,7 +25,8 @@ from perfbench.errors import InputError, MissingPartError, PerfbenchError
 if TYPE_CHECKING:
     from gpuhunt import Catalog
 
-_FORMS = re.compile(r"(sxm\d?|pcie|nvidia|amd|geforce|instinct|tesla)")
+_NO_NAME = re.compile(r"sxm\d?|pcie|nvidia|amd|geforce|instinct|tesla")
+"""Words that people add and gpuhunt's names lack."""
 _CATALOGUE_DIR = "GPUHUNT_CATALOG_DIR"
 _TIMEOUT_S = 20.0
 
@@ -124,7 +125,7 @@ def _local_dates(folder: Path, providers: Sequence[str]) -> dict[str, str]:
 
 def _name_and_memory(gpu: str, known: Sequence[str]) -> tuple[str, int | None]:
     """`a100-80gb` -> (A100, 80): gpuhunt has one name for all memory sizes and forms of a GPU."""
-    plain = _FORMS.sub("", re.sub(r"[^a-z0-9]", "", gpu.lower()))
+    plain = "".join(word for word in re.split(r"[^a-z0-9]+", gpu.lower()) if not _NO_NAME.fullmatch(word))
     names = {name.lower(): name for name in known}
     if plain.endswith("gb"):
         # The longest name that leaves a number: `h10080gb` is H100 with 80 GB.
