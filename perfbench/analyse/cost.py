@@ -153,13 +153,14 @@ def cost_summary(
     raw = max(results, key=lambda result: result.requests_per_s)
     raw_price = _price(hour, raw.requests_per_s)
     if not experiment.slo:
-        at: StageResult | None = raw
+        at = raw
         sentence = f"{hour:g} {currency} an hour at {raw.requests_per_s:.3g} requests/s, the raw throughput of stage {raw.stage}: the scenario sets no SLO"
         at_slo = raw_price
     else:
-        at = best_at_slo(results)
-        if at is None:
+        best = best_at_slo(results)
+        if best is None:
             return _no_price(why_none_at_slo(results), experiment, price, raw_price)
+        at = best
         sentence = f"{hour:g} {currency} an hour at {at.goodput_per_s:.3g} good requests/s in stage {at.stage}, the most goodput among stages that meet the SLO"
         at_slo = _price(hour, at.goodput_per_s)
     return _summary(at_slo, at, raw_price, quality, sentence + _shared(shared_with), experiment.cost, price)
