@@ -101,4 +101,4 @@ def check_quality(
         api_key_env=server.api_key_env, timeout_s=scenario.load.request_timeout_s, contaminated=contaminated, on_progress=on_count,
     )  # fmt: skip
     folder.write_quality(variant, records)
-    folder.append_journal("quality_finished", variant, {"n": len(records), "passed": sum(record.passed for record in records)})
+    folder.append_journal("quality_finished", variant, {"n": len(records), "passed": sum(record.passed is True for record in records)})

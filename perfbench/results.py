@@ -55,8 +55,12 @@ _QUALITY_SCHEMA = pa.schema(
         ("sample_id", pa.string()), ("variant", pa.string()), ("prompt", pa.string()), ("prompt_sha256", pa.string()), ("expected", pa.string()),
         ("output", pa.string()), ("error", pa.string()), ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
         ("scores", pa.string()), ("passed", pa.bool_()), ("label", pa.string()), ("contaminated", pa.bool_()),
+        ("template_sha256", pa.string()), ("decoding_sha256", pa.string()), ("seed", pa.int64()), ("slices", pa.string()), ("group", pa.string()),
+        ("must_refuse", pa.bool_()), ("details", pa.string()), ("attempts", pa.list_(pa.string())),
     ]
 )  # fmt: skip
+_QUALITY_MAPPINGS = ("scores", "slices", "details")
+"""Columns of quality records that hold JSON text."""
 
 
 class Spool(Generic[Row]):
@@ -260,7 +264,9 @@ class RunFolder:
     # -- quality and servers
 
     def write_quality(self, variant: str, records: Sequence[QualityRecord]) -> None:
-        rows = [{**msgspec.structs.asdict(record), "scores": _json_text(record.scores)} for record in records]
+        rows = [
+            {**msgspec.structs.asdict(record), **{name: _json_text(getattr(record, name)) for name in _QUALITY_MAPPINGS}} for record in records
+        ]
         _write_table(self.path / "quality" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_QUALITY_SCHEMA))
 
     def quality(self, variant: str) -> list[QualityRecord]:
@@ -268,7 +274,7 @@ class RunFolder:
         if not path.is_file():
             return []
         rows = pq.read_table(path).to_pylist()
-        return [msgspec.convert({**row, "scores": msgspec.json.decode(row["scores"])}, QualityRecord) for row in rows]
+        return [msgspec.convert({**row, **{name: msgspec.json.decode(row[name]) for name in _QUALITY_MAPPINGS if name in row}}, QualityRecord) for row in rows]
 
     def server_log(self, server: str) -> Path:
         return self.path / "server" / f"{server}.log"

@@ -190,8 +190,9 @@ def _shared(shared_with: Sequence[str]) -> str:
 
 
 def pass_share(quality: Sequence[QualityRecord]) -> float | None:
-    """Share of held-out samples passed; None without a quality check."""
-    return sum(record.passed for record in quality) / len(quality) if quality else None
+    """Share of held-out samples passed, of those that it is known of; None without a quality check."""
+    known = [record.passed for record in quality if record.passed is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _summary(

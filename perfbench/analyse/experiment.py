@@ -1,7 +1,7 @@
 """What the manifest says a run was to do, in the scenario's own types.
 
-The manifest holds the scenario as resolved. It cannot be validated as a whole again: a finished run is analysed on other machines, and there its
-data files need not exist. So what names no file is validated; a trace and `quality`, which do, are put together as they stand.
+The manifest holds the scenario as resolved. A finished run is analysed on other machines, and there its data files need not exist: the parts are
+validated again without looking at files; a trace is put together as it stands.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from perfbench.records import Manifest
 from perfbench.scenario.model import Cost, SloLimit, Stage
-from perfbench.scenario.quality import Classification, Extraction, Quality
-from perfbench.scenario.references import Data
+from perfbench.scenario.quality import Quality
+from perfbench.scenario.strict import STORED
 from perfbench.scenario.trace import Trace
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,7 +49,7 @@ def experiment_of(manifest: Manifest) -> Experiment:
         stages={stage.name: stage for stage in stages},
         slo={metric: _validated(SloLimit, limit) for metric, limit in (scenario.get("slo") or {}).items()},
         cost=_validated(Cost, cost) if cost else None,
-        quality=_quality(quality) if quality else None,
+        quality=_validated(Quality, quality) if quality else None,
         shares_prefix=bool((scenario.get("prompt") or {}).get("system")) or _load_shares(scenario["load"]),
         serve_args=(scenario.get("serve") or {}).get("args") or {},
     )
@@ -62,7 +62,7 @@ def _load_shares(load: dict[str, Any]) -> bool:
 
 
 def _validated(kind: type[Model], value: dict[str, Any]) -> Model:
-    return kind.model_validate_json(msgspec.json.encode(value))
+    return kind.model_validate_json(msgspec.json.encode(value), context=STORED)
 
 
 def _stage(value: dict[str, Any]) -> Stage:
@@ -71,14 +71,3 @@ def _stage(value: dict[str, Any]) -> Stage:
     return stage.model_copy(update={"trace": Trace.model_construct(**trace)}) if trace else stage
 
 
-def _quality(value: dict[str, Any]) -> Quality:
-    task = value["task"]
-    kind = Classification if task["task"] == "classification" else Extraction
-    labels = {"labels": tuple(task["labels"])} if task.get("labels") is not None else {}
-    train = value.get("train_data")
-    parts = {
-        "data": Data.model_construct(**value["data"]),
-        "task": kind.model_construct(**{**task, **labels}),
-        "train_data": Data.model_construct(**train) if train else None,
-    }
-    return Quality.model_construct(**{**value, **parts})

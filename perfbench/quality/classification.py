@@ -15,12 +15,34 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import labels as why
-from perfbench.quality.labels import Scored
+from perfbench.quality.rows import SHOWN, HeldOutRows
+from perfbench.quality.scoring import Answered, Scored, Scorer
+from perfbench.scenario.quality import Classification
 
 UNPARSED = "unparsed"
 _AROUND = " \t\r\n\"'`*_.,;:!?\u201c\u201d\u2018\u2019"
 _PREFIX = re.compile(r"^\W*\w+\s*:\s*(?P<rest>.+)$")
+
+
+def scorer(task: Classification, rows: HeldOutRows) -> Scorer:
+    """Ready to score the rows. Raises ScenarioError for rows without a label, labels that cannot be told apart, and unknown ones."""
+    expected = rows.column(task.expected, "quality.task.expected", expected_label)
+    known = known_labels(task.labels, list(expected.values()))
+    where = "quality.task.labels" if task.labels is not None else f"{rows.path}, column `{task.expected}`"
+    findings = [Finding(where, problem) for problem in label_problems(known)]
+    unknown = sorted({label for label in expected.values() if label not in known})
+    if unknown:
+        shown = ", ".join(f"`{label}`" for label in unknown[:SHOWN])
+        findings.append(Finding("quality.task.labels", f"{shown} expected in the data and not listed; add {len(unknown)} labels"))
+    if findings:
+        raise ScenarioError("scenario", findings)
+
+    def score_row(row: int, answer: Answered) -> Scored:
+        return score(answer.output, expected[row], known, finish_reason=answer.finish_reason)
+
+    return Scorer(expected, score_row)
 
 
 def normalise_label(text: str) -> str:

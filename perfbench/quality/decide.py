@@ -4,7 +4,8 @@ The question is non-inferiority, with the margin fixed in the scenario before th
 
     pass          the 90% interval of (variant - base) lies above -margin: it is not worse than base by the margin or more
     fail          the interval lies below -margin; or the metric itself lies below `minimum`
-    inconclusive  neither: too few samples (the reason says how many would do), or no fair comparison
+    inconclusive  neither: too few samples (the reason says how many would do)
+    not comparable  base was asked something else: other prompts, template, decoding or seed
     reference     base, which the others are held against
 
 Without base (an endpoint alone) `minimum` decides: below it fails; above it passes if the one-sided 95% limit is above it too.
@@ -23,11 +24,9 @@ from perfbench.quality.fairness import not_comparable
 from perfbench.quality.intervals import mcnemar_p, n_to_decide, share_variance, tango, wilson
 from perfbench.quality.labels import LABELS
 from perfbench.quality.measures import confusion_of, estimates, known_labels_of, paired_difference
-from perfbench.records import Estimate, QualityRecord, QualitySummary
+from perfbench.records import Estimate, QualityRecord, QualitySummary, QualityVerdict
 from perfbench.scenario.combinations import QUALITY_METRICS
 from perfbench.scenario.quality import Quality
-
-Verdict = Literal["pass", "fail", "inconclusive", "reference"]
 
 _MANY = 1_000_000
 
@@ -35,7 +34,7 @@ _MANY = 1_000_000
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict and what it rests on."""
 
-    verdict: Verdict
+    verdict: QualityVerdict
     reason: str
     difference: Estimate | None = None
     n_to_decide: int | None = None
@@ -125,12 +124,12 @@ def _against_base(base: Sequence[QualityRecord] | None, clean: Sequence[QualityR
     kept = [record for record in base if record.sample_id in ids]
     problem = not_comparable(kept, clean)
     if problem is not None:
-        return Ruling(verdict="inconclusive", reason=f"not comparable with base: {problem}")
+        return Ruling(verdict="not comparable", reason=f"not comparable with base: {problem}")
     metric, margin = deciding_metric(quality), quality.margin
     paired = paired_difference(kept, clean, metric, known)
     low, high = paired.ci90
     told = f"{metric} differs from base by {paired.value:+.3f} (90% interval {low:+.3f} to {high:+.3f})"
-    verdict: Verdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
+    verdict: QualityVerdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
     where = {"pass": "above", "fail": "below", "inconclusive": "across"}[verdict]
     needed = n_to_decide(paired.value, paired.variance, margin) if verdict == "inconclusive" else None
     b, c = paired.only_base, paired.only_variant
@@ -164,7 +163,7 @@ def _needed(n: int | None) -> str:
 def regressions(base: Sequence[QualityRecord], records: Sequence[QualityRecord]) -> list[str]:
     """Ids of the samples that `base` passes and `records` do not (label `regression from base`), in the order of `records`."""
     passed = {record.sample_id for record in base if record.passed}
-    return [record.sample_id for record in records if not record.passed and record.sample_id in passed]
+    return [record.sample_id for record in records if record.passed is False and record.sample_id in passed]
 
 
 def equivalent(left: Sequence[QualityRecord], right: Sequence[QualityRecord], margin: float) -> Equivalence:
@@ -177,8 +176,8 @@ def equivalent(left: Sequence[QualityRecord], right: Sequence[QualityRecord], ma
         raise ValueError(problem or "there are no samples")
     by_id = {record.sample_id: record for record in left}
     pairs = [(by_id[record.sample_id], record) for record in right]
-    b = sum(before.passed and not after.passed for before, after in pairs)
-    c = sum(after.passed and not before.passed for before, after in pairs)
+    b = sum(before.passed is True and after.passed is False for before, after in pairs)
+    c = sum(after.passed is True and before.passed is False for before, after in pairs)
     n = len(pairs)
     low, high = tango(b, c, n, 0.90)
     flip_low, flip_high = wilson(b + c, n)

@@ -26,9 +26,12 @@ from typing import Any
 
 import msgspec
 
+from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import labels as why
-from perfbench.quality.labels import Scored
-from perfbench.quality.schema import Schema
+from perfbench.quality.rows import HeldOutRows
+from perfbench.quality.schema import Schema, read_schema
+from perfbench.quality.scoring import Answered, Scored, Scorer
+from perfbench.scenario.quality import Extraction
 
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*\s*\n?(?P<inside>.*?)```", re.DOTALL)
 _MOST_STARTS = 50
@@ -36,6 +39,26 @@ _MOST_STARTS = 50
 
 FIELD_SCORES = ("field_accuracy", "field_precision", "field_recall", "field_f1")
 Path = tuple[str | int, ...]
+
+
+def scorer(task: Extraction, rows: HeldOutRows) -> Scorer:
+    """Ready to score the rows. Raises ScenarioError for rows without an object, a schema that is none, and objects that do not meet it."""
+    objects = rows.column(task.expected, "quality.task.expected", expected_object)
+    try:
+        schema = None if task.json_schema is None else read_schema(task.json_schema)
+    except ValueError as error:
+        raise ScenarioError("scenario", [Finding("quality.task.json_schema", str(error))]) from None
+    if schema is not None:
+        problems = [(number, problem) for number, value in objects.items() if (problem := schema.problem(value)) is not None]
+        if problems:
+            first = f"row {problems[0][0]}: {problems[0][1]}"
+            text = f"{len(problems)} expected objects do not meet it, {first}; correct the data or the schema"
+            raise ScenarioError("scenario", [Finding("quality.task.json_schema", text)])
+
+    def score_row(row: int, answer: Answered) -> Scored:
+        return score(answer.output, objects[row], schema, finish_reason=answer.finish_reason)
+
+    return Scorer({number: msgspec.json.encode(value, order="sorted").decode() for number, value in objects.items()}, score_row)
 
 
 class Reading(msgspec.Struct, frozen=True):

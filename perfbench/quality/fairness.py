@@ -10,11 +10,12 @@ from perfbench.scenario.model import Decoding, Prompt
 
 
 def asked_hashes(prompts: Sequence[RenderedPrompt], prompt: Prompt, decoding: Decoding, max_tokens: int) -> dict[str, str]:
-    """sha256 of the prompts as rendered, of the template, and of the decoding settings: the same for every variant of a run."""
+    """sha256 of the prompts as rendered, of the template, of the decoding settings and of the seed: the same for every variant of a run."""
     return {
         "quality_prompts": hash_all(prompts),
         "quality_template": sha256_of(prompt.model_dump(mode="json")),
-        "quality_decoding": sha256_of({**decoding.model_dump(mode="json"), "max_tokens": max_tokens}),
+        "quality_decoding": sha256_of({**decoding.model_dump(mode="json", exclude={"seed"}), "max_tokens": max_tokens}),
+        "quality_seed": sha256_of(decoding.seed),
     }
 
 
@@ -30,11 +31,14 @@ def check_same_asked(records_by_variant: Mapping[str, Sequence[QualityRecord]]) 
 
 
 def not_comparable(left: Sequence[QualityRecord], right: Sequence[QualityRecord]) -> str | None:
-    """Why two sets of records cannot be paired, or None: other samples, other prompts, other expected answers."""
+    """Why two sets of records cannot be paired, or None: other samples, prompts, expected answers, template, decoding or seed."""
     asked = [{record.sample_id: (record.prompt_sha256, record.expected) for record in records} for records in (left, right)]
     if asked[0].keys() != asked[1].keys():
         return f"{len(asked[0].keys() ^ asked[1].keys())} samples were put to one of them only"
     other = [sample for sample, what in asked[0].items() if asked[1][sample] != what]
     if other:
         return f"{len(other)} samples had another prompt or expected answer, the first is `{other[0]}`"
+    for what, told in (("template_sha256", "prompt template"), ("decoding_sha256", "decoding settings"), ("seed", "seed")):
+        if {getattr(record, what) for record in left} != {getattr(record, what) for record in right}:
+            return f"they were asked with another {told}"
     return None

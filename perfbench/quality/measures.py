@@ -19,7 +19,7 @@ from perfbench.quality.intervals import Array, Interval, as_floats, mean_interva
 from perfbench.records import Estimate, QualityRecord
 from perfbench.scenario.quality import Classification, Quality
 
-SHARES = ("accuracy", "exact_match", "json_validity", "schema_validity")
+SHARES = ("accuracy", "exact_match", "json_validity", "schema_validity", "contains", "refused_when_due")
 
 CLASS_METRICS = ("macro_precision", "macro_recall", "macro_f1", "micro_precision", "micro_recall", "micro_f1")
 
@@ -42,7 +42,7 @@ def known_labels_of(quality: Quality, records: Sequence[QualityRecord]) -> tuple
     """The labels that a classification's answers are read against; () for other tasks."""
     if not isinstance(quality.task, Classification):
         return ()
-    return classification.known_labels(quality.task.labels, [record.expected for record in records])
+    return classification.known_labels(quality.task.labels, [record.expected for record in records if not record.must_refuse])
 
 
 def estimates(records: Sequence[QualityRecord], task: str, known: Sequence[str]) -> dict[str, Estimate]:
@@ -50,15 +50,16 @@ def estimates(records: Sequence[QualityRecord], task: str, known: Sequence[str])
     if not records:
         return {}
     found: dict[str, Estimate] = {}
-    for name in records[0].scores:
-        values = _scores(records, name)
+    for name in dict.fromkeys(name for record in records for name in record.scores):
+        values = _scores([record for record in records if name in record.scores], name)
         low, high = wilson(float(values.sum()), len(values)) if name in SHARES else _within_0_1(mean_interval(values))
         found[name] = Estimate(value=float(values.mean()), ci95_low=low, ci95_high=high)
-    if task == "classification":
-        expected, predicted = _expected(records), predictions(records, known)
+    answerable = [record for record in records if not record.must_refuse]
+    if task == "classification" and answerable:
+        expected, predicted = _expected(answerable), predictions(answerable, known)
         values_of = classification.corpus_metrics(expected, predicted, known)
         whole = as_floats([values_of[name] for name in CLASS_METRICS])
-        intervals = weighted_bootstrap(class_statistics(expected, predicted, known), len(records), whole)
+        intervals = weighted_bootstrap(class_statistics(expected, predicted, known), len(answerable), whole)
         for name, value, interval in zip(CLASS_METRICS, whole.tolist(), intervals, strict=True):
             low, high = _within_0_1(interval)
             found[name] = Estimate(value=value, ci95_low=low, ci95_high=high)
@@ -68,9 +69,9 @@ def estimates(records: Sequence[QualityRecord], task: str, known: Sequence[str])
 def paired_difference(base: Sequence[QualityRecord], records: Sequence[QualityRecord], metric: str, known: Sequence[str]) -> Paired:
     """The difference of one metric over the samples that both have, paired by id. Raises ValueError where they have none in common."""
     by_id = {record.sample_id: record for record in base}
-    pairs = [(by_id[record.sample_id], record) for record in records if record.sample_id in by_id]
+    pairs = [(by_id[record.sample_id], record) for record in records if record.sample_id in by_id and _bears_on(metric, record)]
     if not pairs:
-        raise ValueError("the variants have no sample in common")
+        raise ValueError(f"the variants have no sample in common that {metric} is measured on")
     left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     n = len(pairs)
     if metric in SHARES:
@@ -79,7 +80,7 @@ def paired_difference(base: Sequence[QualityRecord], records: Sequence[QualityRe
         return Paired(
             value=(c - b) / n, ci95=tango(b, c, n), ci90=tango(b, c, n, 0.90), variance=share_variance(b, c, n), only_base=b, only_variant=c
         )
-    if metric in records[0].scores:
+    if metric in right[0].scores:
         differences = _scores(right, metric) - _scores(left, metric)
         return Paired(
             value=float(differences.mean()), ci95=mean_interval(differences), ci90=mean_interval(differences, 0.90), variance=float(differences.var())
@@ -131,7 +132,13 @@ def predictions(records: Sequence[QualityRecord], known: Sequence[str]) -> list[
 
 def confusion_of(records: Sequence[QualityRecord], known: Sequence[str]) -> dict[str, dict[str, int]]:
     """expected -> predicted -> samples."""
+    records = [record for record in records if not record.must_refuse]
     return classification.confusion(_expected(records), predictions(records, known))
+
+
+def _bears_on(metric: str, record: QualityRecord) -> bool:
+    """Whether a sample counts for a metric: those that must be refused have a score of their own and no other."""
+    return metric in record.scores or (metric in CLASS_METRICS and not record.must_refuse)
 
 
 def _expected(records: Sequence[QualityRecord]) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from perfbench.prompts import RenderedPrompt, render_data
 from perfbench.quality.ask import Answer, ask_all
 from perfbench.quality.fairness import asked_hashes
-from perfbench.quality.tasks import Scorer, make_scorer
+from perfbench.quality.scoring import Answered, Scorer
+from perfbench.quality.tasks import check_quality, make_scorer
 from perfbench.records import QualityRecord
 from perfbench.scenario.model import Decoding, Prompt
 from perfbench.scenario.quality import Quality
@@ -25,12 +26,14 @@ class HeldOut:
     rows: list[dict[str, object]]
     scorer: Scorer
     hashes: dict[str, str]
+    seed: int
 
 
 def prepare(quality: Quality, prompt: Prompt, decoding: Decoding) -> HeldOut:
     """Render the held-out file. Raises ScenarioError for rows that cannot be rendered or lack what the task needs."""
+    check_quality(quality)
     prompts, rows = render_data(quality.data, prompt, key="quality.data")
-    return HeldOut(prompts, rows, make_scorer(quality, rows), asked_hashes(prompts, prompt, decoding, quality.max_tokens))
+    return HeldOut(prompts, rows, make_scorer(quality, rows), asked_hashes(prompts, prompt, decoding, quality.max_tokens), decoding.seed)
 
 
 def spot_check(
@@ -61,12 +64,12 @@ def spot_check(
         timeout_s=timeout_s,
         on_progress=on_progress,
     )
-    return [_record(held_out, row, answer, variant, contaminated) for row, answer in enumerate(answers)]
+    return [_record(held_out, quality, row, answer, variant, contaminated) for row, answer in enumerate(answers)]
 
 
-def _record(held_out: HeldOut, row: int, answer: Answer, variant: str, contaminated: Collection[str] | None) -> QualityRecord:
-    prompt = held_out.prompts[row]
-    scored = held_out.scorer.score(row, answer.output, answer.finish_reason)
+def _record(held_out: HeldOut, quality: Quality, row: int, answer: Answer, variant: str, contaminated: Collection[str] | None) -> QualityRecord:
+    prompt, values = held_out.prompts[row], held_out.rows[row]
+    scored = held_out.scorer.score(row, Answered(output=answer.output, finish_reason=answer.finish_reason))
     return QualityRecord(
         sample_id=prompt.prompt_id,
         variant=variant,
@@ -82,4 +85,11 @@ def _record(held_out: HeldOut, row: int, answer: Answer, variant: str, contamina
         passed=scored.passed,
         label=scored.label,
         contaminated=None if contaminated is None else prompt.prompt_id in contaminated,
+        template_sha256=held_out.hashes["quality_template"],
+        decoding_sha256=held_out.hashes["quality_decoding"],
+        seed=held_out.seed,
+        slices={column: str(values.get(column)) for column in quality.slices},
+        group=None if quality.groups is None else str(values.get(quality.groups)),
+        must_refuse=row in held_out.scorer.must_refuse,
+        details=scored.details,
     )

@@ -1,126 +1,104 @@
 """The kinds of task, and what a scenario's quality block must bring for each.
 
-A task is one module (classification, extraction) that reads an answer and scores it. This file picks the module, so that whatever
-asks (`spot_check`) or decides knows no task by name. `check_quality` is pure and runs before anything starts.
+A task is one module with one function `scorer(task, rows) -> Scorer`: it reads what the rows expect and gives back the function that
+scores an answer. This file picks the module, and lays over every task what all share: samples that must be refused, and refusals of
+samples that can be answered. So whatever asks (`spot_check`) or decides knows no task by name. `check_quality` is pure and runs before
+anything starts.
+
+To add a task: its words in `scenario/quality.py`, its metrics in QUALITY_METRICS (`scenario/combinations.py`; those that are shares of
+samples in `measures.SHARES` too), a module with its `scorer`, and that module's line in `_task_scorer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.quality import classification, extraction
-from perfbench.quality.labels import Scored
-from perfbench.quality.schema import Schema, read_schema
+from perfbench.quality import classification, extraction, qa
+from perfbench.quality import labels as why
+from perfbench.quality.rows import HeldOutRows, row_numbers, truth
+from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.data_files import read_rows
-from perfbench.scenario.quality import Classification, Extraction, Quality
+from perfbench.scenario.quality import Classification, Extraction, Quality, QualityTask
 
-_SHOWN = 5
-"""Rows named in full; a column that is missing everywhere should not fill the screen."""
+REFUSAL = "(must be refused)"
+"""What stands in a record as the expected answer of a sample that must be refused."""
 
+REFUSED = "refused_when_due"
+"""Share of the samples that must be refused and were. They have no other score, so the task's metrics are over the others alone."""
 
-class Scorer(msgspec.Struct, frozen=True):
-    """A task, ready to score: expected values as text in the rows' order, and the function that scores one answer."""
-
-    expected: list[str]
-    score: Callable[[int, str | None, str | None], Scored]
-    """(row, output or None, finish_reason) -> Scored."""
+_TELL_REFUSAL = (why.WRONG, why.INCOMPLETE, why.HALLUCINATED, why.IGNORED, why.TOO_SHORT, why.TOO_VERBOSE, why.NOT_JUDGED)
+"""Labels that give way to `unsafe refusal` where the answer opens as a refusal."""
 
 
 def make_scorer(quality: Quality, rows: Sequence[dict[str, object]]) -> Scorer:
     """The scorer for the rows of the held-out file. Raises ScenarioError with everything that is wrong with them."""
-    task = quality.task
-    return _classification(task, quality, rows) if isinstance(task, Classification) else _extraction(task, quality, rows)
+    due: frozenset[int] = frozenset()
+    if quality.must_refuse is not None:
+        flags = HeldOutRows(quality.data.path, dict(enumerate(rows))).column(quality.must_refuse, "quality.must_refuse", truth)
+        due = frozenset(number for number, flag in flags.items() if flag)
+    task = _task_scorer(quality.task, HeldOutRows(quality.data.path, {number: row for number, row in enumerate(rows) if number not in due}))
+
+    def score(row: int, answer: Answered) -> Scored:
+        return _score_refusal(answer) if row in due else _tell_refusal(task.score(row, answer), answer)
+
+    return Scorer({number: REFUSAL if number in due else task.expected[number] for number in range(len(rows))}, score, due)
+
+
+def _task_scorer(task: QualityTask, rows: HeldOutRows) -> Scorer:
+    if isinstance(task, Classification):
+        return classification.scorer(task, rows)
+    if isinstance(task, Extraction):
+        return extraction.scorer(task, rows)
+    return qa.scorer(task, rows)
+
+
+def _score_refusal(answer: Answered) -> Scored:
+    """A sample that must be refused: right if the answer opens as a refusal, whatever follows."""
+    if answer.output is None:
+        return Scored(scores={REFUSED: 0.0}, passed=False, label=why.NO_ANSWER)
+    refused = why.refuses(answer.output)
+    return Scored(scores={REFUSED: float(refused)}, passed=refused, label=why.CORRECT if refused else why.SHOULD_HAVE_REFUSED)
+
+
+def _tell_refusal(scored: Scored, answer: Answered) -> Scored:
+    """A sample that can be answered and was refused is wrong for that reason, whatever the task says of the text."""
+    if scored.passed or scored.label not in _TELL_REFUSAL or answer.output is None or not why.refuses(answer.output):
+        return scored
+    return msgspec.structs.replace(scored, passed=False, label=why.UNSAFE_REFUSAL)
 
 
 def check_quality(quality: Quality, file: str = "scenario") -> None:
     """Everything about the quality block that can be wrong before a server runs. Raises ScenarioError under the name `file`.
 
-    Every row has the expected column; labels are known and can be told apart; the JSON Schema is one and refers to nothing outside
-    itself; expected objects meet it; `train_column` is in the training data.
+    Every row has the columns that the task, slices, groups and must_refuse name; what they hold can be used; labels are known and can be
+    told apart; the JSON Schema is one and refers to nothing outside itself; `train_column` is in the training data.
     """
     findings: list[Finding] = []
+    rows = read_rows(quality.data.path, quality.data.limit, quality.data.columns)
     try:
-        make_scorer(quality, read_rows(quality.data.path, quality.data.limit, quality.data.columns))
+        make_scorer(quality, rows)
     except ScenarioError as error:
         findings += error.findings
-    if quality.train_column is not None and quality.train_data is None:
-        findings.append(Finding("quality.train_column", "there is no `quality.train_data` that it could be a column of; add it"))
-    if quality.train_data is not None and quality.train_column is not None:
-        rows = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
-        lacking = [number for number, row in enumerate(rows) if quality.train_column not in row]
+    named = [(f"quality.slices[{number}]", column) for number, column in enumerate(quality.slices)]
+    for key, column in [*named, *([("quality.groups", quality.groups)] if quality.groups is not None else [])]:
+        lacking = [number for number, row in enumerate(rows) if column not in row]
         if lacking:
-            findings.append(Finding("quality.train_column", f"{_rows(lacking)} of {quality.train_data.path} lack it; they have {', '.join(rows[lacking[0]])}"))
+            findings.append(Finding(key, f"{row_numbers(lacking)} of {quality.data.path} lack column `{column}`; they have {', '.join(rows[lacking[0]])}"))
+    findings += _training_findings(quality)
     if findings:
         raise ScenarioError(file, findings)
 
 
-def _classification(task: Classification, quality: Quality, rows: Sequence[dict[str, object]]) -> Scorer:
-    expected = _expected_values(quality, rows, task.expected, classification.expected_label)
-    known = classification.known_labels(task.labels, expected)
-    where = "quality.task.labels" if task.labels is not None else f"{quality.data.path}, column `{task.expected}`"
-    findings = [Finding(where, problem) for problem in classification.label_problems(known)]
-    unknown = sorted({label for label in expected if label not in known})
-    if unknown:
-        shown = ", ".join(f"`{label}`" for label in unknown[:_SHOWN])
-        findings.append(Finding("quality.task.labels", f"{shown} expected in the data and not listed; add {len(unknown)} labels"))
-    if findings:
-        raise ScenarioError("scenario", findings)
-
-    def score(row: int, output: str | None, finish_reason: str | None) -> Scored:
-        return classification.score(output, expected[row], known, finish_reason=finish_reason)
-
-    return Scorer(expected, score)
-
-
-def _extraction(task: Extraction, quality: Quality, rows: Sequence[dict[str, object]]) -> Scorer:
-    objects = _expected_values(quality, rows, task.expected, extraction.expected_object)
-    schema = _schema(task)
-    if schema is not None:
-        problems = [(number, problem) for number, value in enumerate(objects) if (problem := schema.problem(value)) is not None]
-        if problems:
-            first = f"row {problems[0][0]}: {problems[0][1]}"
-            text = f"{len(problems)} expected objects do not meet it, {first}; correct the data or the schema"
-            raise ScenarioError("scenario", [Finding("quality.task.json_schema", text)])
-
-    def score(row: int, output: str | None, finish_reason: str | None) -> Scored:
-        return extraction.score(output, objects[row], schema, finish_reason=finish_reason)
-
-    return Scorer([msgspec.json.encode(value, order="sorted").decode() for value in objects], score)
-
-
-def _schema(task: Extraction) -> Schema | None:
-    try:
-        return None if task.json_schema is None else read_schema(task.json_schema)
-    except ValueError as error:
-        raise ScenarioError("scenario", [Finding("quality.task.json_schema", str(error))]) from None
-
-
-def _expected_values(quality: Quality, rows: Sequence[dict[str, object]], column: str, read: Callable[[object], Any]) -> list[Any]:
-    """The expected column of every row, read; ScenarioError naming the rows that lack it or hold something else."""
-    values: list[Any] = []
-    lacking: list[int] = []
-    findings: list[Finding] = []
-    for number, row in enumerate(rows):
-        if column not in row:
-            lacking.append(number)
-            continue
-        try:
-            values.append(read(row[column]))
-        except ValueError as error:
-            findings.append(Finding(f"{quality.data.path}, row {number}, column `{column}`", str(error)))
-    if lacking:
-        columns = ", ".join(rows[lacking[0]]) or "no columns"
-        findings.insert(0, Finding("quality.task.expected", f"{_rows(lacking)} of {quality.data.path} lack column `{column}`; they have {columns}"))
-    if findings:
-        more = [Finding("", f"and {len(findings) - _SHOWN} rows more")] if len(findings) > _SHOWN else []
-        raise ScenarioError("scenario", [*findings[:_SHOWN], *more])
-    return values
-
-
-def _rows(numbers: Sequence[int]) -> str:
-    shown = ", ".join(str(number) for number in numbers[:_SHOWN])
-    return f"row {shown}" if len(numbers) == 1 else f"{len(numbers)} rows ({shown}{', ...' if len(numbers) > _SHOWN else ''})"
+def _training_findings(quality: Quality) -> list[Finding]:
+    if quality.train_column is None:
+        return []
+    if quality.train_data is None:
+        return [Finding("quality.train_column", "there is no `quality.train_data` that it could be a column of; add it")]
+    rows = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
+    lacking = [number for number, row in enumerate(rows) if quality.train_column not in row]
+    if not lacking:
+        return []
+    return [Finding("quality.train_column", f"{row_numbers(lacking)} of {quality.train_data.path} lack it; they have {', '.join(rows[lacking[0]])}")]

@@ -16,7 +16,7 @@ class QualityRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The messages as sent, as JSON."""
     prompt_sha256: str
     expected: str
-    """The expected label, or the expected fields as JSON."""
+    """What was expected, as text: a label, an object or a list as JSON, a reference answer."""
     output: str | None
     """None when the request failed; `error` then says why."""
     error: str | None = None
@@ -25,11 +25,27 @@ class QualityRecord(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     scores: dict[str, float] = {}
     """Per-sample scores in 0..1, by the names of the task's per-sample metrics."""
-    passed: bool
+    passed: bool | None
+    """None where only a judge can say, and has not."""
     label: str
-    """One of quality.tasks.LABELS: `correct answer`, `invalid JSON`, ..."""
+    """One of quality.labels.LABELS: `correct answer`, `invalid JSON`, ..."""
     contaminated: bool | None = None
     """Equal to a training row after normalisation; None when no training data was given."""
+    template_sha256: str = ""
+    """Of the templates that made the prompt."""
+    decoding_sha256: str = ""
+    """Of every decoding setting but the seed."""
+    seed: int | None = None
+    slices: dict[str, str] = {}
+    """Slice column -> this sample's value in it."""
+    group: str | None = None
+    """Samples with the same group are not independent; None where the scenario names no groups."""
+    must_refuse: bool = False
+    """Right when refused. Such a record has the score `refused_when_due` and no other."""
+    details: dict[str, str] = {}
+    """What a person who looks at the sample wants to know: constraints that were broken, a judge's reason, a test's output."""
+    attempts: list[str | None] = []
+    """All answers where a task asks more than once; the first is `output`. Else empty."""
 
 
 class ReferenceCheck(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,11 +114,63 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What "usd" in the names stands for."""
 
 
+QualityVerdict = Literal["pass", "fail", "inconclusive", "reference", "not comparable"]
+
+
+class GateSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric that decides."""
+
+    metric: str
+    margin: float
+    verdict: QualityVerdict
+    reason: str
+    difference: Estimate | None = None
+    """variant - base."""
+    level: float | None = None
+    """Level of the two-sided interval that the verdict rests on: 0.90 for a single metric, higher by Holm's correction over several."""
+    low: float | None = None
+    high: float | None = None
+    """That interval."""
+    n: int = 0
+    n_to_decide: int | None = None
+    mcnemar_p: float | None = None
+
+
+class SliceSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The deciding metric over the samples of one slice. Slices decide nothing: they show where a difference comes from."""
+
+    n: int
+    value: Estimate
+    difference: Estimate | None = None
+    """variant - base over the same samples; None for base, and where the two cannot be compared."""
+
+
+class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the judge did for one variant, and how far it can be trusted."""
+
+    model: str
+    verdicts: int
+    """Verdicts that could be read."""
+    unread: int = 0
+    """Answers that were no verdict after all retries, and requests that failed."""
+    retries: int = 0
+    prompt_tokens: int | None = None
+    """None where the judge's server gives no usage."""
+    output_tokens: int | None = None
+    usd: float | None = None
+    """None where the scenario gives no price for the judge."""
+    inconsistent: float | None = None
+    """Share of pairwise verdicts that changed with the order of the answers; each counts as a tie."""
+    kappa: float | None = None
+    """Cohen's kappa of the judge and the human labels, over `kappa_n` answers that have both."""
+    kappa_n: int = 0
+
+
 class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """The spot-check of one variant, decided."""
 
-    verdict: Literal["pass", "fail", "inconclusive", "reference"]
-    """`reference` for the base variant, which the others are held against."""
+    verdict: QualityVerdict
+    """`reference` for the base variant, which the others are held against; `not comparable` for one that was asked something else."""
     reason: str
     n: int
     metrics: dict[str, Estimate]
@@ -137,6 +189,20 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that would decide an inconclusive verdict; None where it is decided, or where no number would do."""
     without_contaminated: dict[str, Estimate] | None = None
     """`metrics` without the samples that also stand in the training text; None when no training data was given."""
+    gates: list[GateSummary] = []
+    """Every metric that decides, each with its own verdict; one where the scenario names one."""
+    slices: dict[str, dict[str, SliceSummary]] = {}
+    """Slice column -> value -> the deciding metric there."""
+    groups: int | None = None
+    """Groups that the intervals count instead of samples; None where the scenario names none."""
+    regressed: list[str] = []
+    """Ids of the samples that base passes and this variant does not, in the file's order."""
+    warnings: list[str] = []
+    """What weakens the verdict, one sentence each: a weak metric alone, few groups."""
+    not_run: dict[str, str] = {}
+    """Metric -> why it was not run. Nothing is guessed for it."""
+    judge: JudgeSummary | None = None
+    """None where no judge has judged this variant."""
 
 
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):

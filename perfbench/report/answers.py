@@ -27,7 +27,7 @@ class Answer:
 
     variant: str
     output: str
-    passed: bool
+    passed: bool | None
     label: str
     note: str
     """Why there is no output, or how it ended."""
@@ -47,7 +47,7 @@ class SampleView:
     @property
     def failing(self) -> list[tuple[str, str]]:
         """(variant, label) of every answer that did not pass: what the filters look at."""
-        return [(answer.variant, answer.label) for answer in self.answers if not answer.passed]
+        return [(answer.variant, answer.label) for answer in self.answers if answer.passed is False]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def failed_samples(folder: RunFolder, summary: Summary) -> SampleBrowser:
     found: list[tuple[int, list[QualityRecord]]] = []
     for sample_id in order:
         answers = [records[sample_id] for records in by_variant.values() if sample_id in records]
-        failing = sum(not record.passed for record in answers)
+        failing = sum(record.passed is False for record in answers)
         if failing:
             found.append((failing, answers))
     found.sort(key=lambda entry: entry[0])
     shown = tuple(_sample_view(answers, reference) for _, answers in found[:SAMPLES_SHOWN])
-    labels = sorted({record.label for _, answers in found for record in answers if not record.passed})
+    labels = sorted({record.label for _, answers in found for record in answers if record.passed is False})
     left_out = f" The first {len(shown):,} are shown; all are in quality/*.parquet." if len(found) > len(shown) else ""
     note = f"{len(found):,} of {len(order):,} samples are failed by at least one variant; those that tell variants apart come first.{left_out}"
     return SampleBrowser(shown, note if order else "", tuple(formats.one_line(label) for label in labels), reference)

@@ -26,12 +26,12 @@ from perfbench.report.repeats import (
     usable_trials,
 )
 
-Mark = Literal["better", "worse", "same", "cannot tell", "pass", "fail", "inconclusive", "reference", "valid", "suspect", "void", "skipped"]
+Mark = Literal["better", "worse", "same", "cannot tell", "pass", "fail", "inconclusive", "reference", "valid", "suspect", "void", "skipped", "not comparable"]
 
 SYMBOLS: dict[Mark, str] = {
     "better": "▲", "worse": "▼", "same": "≈", "cannot tell": "?",
     "pass": "✓", "fail": "✗", "inconclusive": "?", "reference": "·",
-    "valid": "✓", "suspect": "!", "void": "✗", "skipped": "-",
+    "valid": "✓", "suspect": "!", "void": "✗", "skipped": "-", "not comparable": "?",
 }  # fmt: skip
 LEGEND = "▲ better, ▼ worse, ≈ no difference that counts, ? cannot tell: the mean, against {reference} at the same stage."
 OVER_REPEATS = "Each figure is the mean over the repeats that the audit does not call void."

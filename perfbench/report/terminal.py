@@ -30,7 +30,7 @@ _PROSE_WIDTH = 24
 
 _STYLES: dict[Mark, str] = {
     "better": "green", "pass": "green", "valid": "green", "worse": "red", "fail": "red", "void": "red",
-    "cannot tell": "yellow", "inconclusive": "yellow", "suspect": "yellow", "skipped": "yellow", "same": "dim", "reference": "dim",
+    "cannot tell": "yellow", "inconclusive": "yellow", "suspect": "yellow", "skipped": "yellow", "not comparable": "yellow", "same": "dim", "reference": "dim",
 }  # fmt: skip
 
 

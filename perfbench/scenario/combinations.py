@@ -185,6 +185,7 @@ def _number(value: Any) -> float | None:
 QUALITY_METRICS = {
     "classification": ("accuracy", "macro_f1", "micro_f1"),
     "extraction": ("exact_match", "json_validity", "schema_validity", "field_accuracy"),
+    "qa": ("exact_match", "token_f1", "contains", "fuzzy"),
 }
 """Metrics that may decide, by task; the first is the default."""
 

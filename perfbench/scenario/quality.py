@@ -1,20 +1,24 @@
-"""The words of a scenario's spot-check: held-out data, what an answer is, and the margin that decides."""
+"""The words of a scenario's spot-check: held-out data, what an answer is, and the margins that decide."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from perfbench.scenario.references import Data
 from perfbench.scenario.strict import Strict, plain_file
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(gt=0, lt=1)]
+Column = Annotated[str, Field(min_length=1)]
+
 
 class Classification(Strict):
     """The answer is one label."""
 
     task: Literal["classification"]
-    expected: str
+    expected: Column
     """Column that holds the right label."""
     labels: tuple[str, ...] | None = None
     """All labels; default: those that occur in the data. An answer that is none of them is `unparsed`, a class of its own."""
@@ -24,13 +28,24 @@ class Extraction(Strict):
     """The answer is a JSON object."""
 
     task: Literal["extraction"]
-    expected: str
+    expected: Column
     """Column that holds the right object (or its JSON text)."""
     json_schema: Annotated[str, AfterValidator(plain_file)] | None = None
     """File with the JSON Schema that answers must meet."""
 
 
-QualityTask = Annotated[Classification | Extraction, Field(discriminator="task")]
+class QuestionAnswering(Strict):
+    """The answer is a short text, known beforehand."""
+
+    task: Literal["qa"]
+    expected: Column
+    """Column that holds the right answer, or a list of equally right ones."""
+
+
+QualityTask = Annotated[Classification | Extraction | QuestionAnswering, Field(discriminator="task")]
+
+TASKS: tuple[str, ...] = tuple(get_args(kind.model_fields["task"].annotation)[0] for kind in get_args(get_args(QualityTask)[0]))
+"""The words that `task` may be."""
 
 
 class Quality(Strict):
@@ -41,11 +56,17 @@ class Quality(Strict):
     task: QualityTask
     """What an answer is."""
     metric: str | None = None
-    """The metric that decides; default: `accuracy` for classification, `exact_match` for extraction."""
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    """The metric that decides; default: the first of the task's in docs/quality.md."""
+    margin: Margin
     """How much worse than base the metric may be."""
-    minimum: Annotated[float, Field(ge=0, le=1)] | None = None
+    minimum: Share | None = None
     """A variant whose metric lies below this fails, whatever base does."""
+    slices: tuple[Column, ...] = ()
+    """Columns that cut the samples into slices; each value of each column is reported with its own difference from base."""
+    groups: Column | None = None
+    """Column that says which samples belong together (turns of a conversation, fields of a document); intervals then count groups, not samples."""
+    must_refuse: Column | None = None
+    """Column that is true for samples that a model has to refuse. They need no expected answer, and are right when refused."""
     max_tokens: Annotated[int, Field(ge=1)] = 256
     """An answer is cut off after so many."""
     concurrency: Annotated[int, Field(ge=1)] = 16

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from perfbench.errors import Finding, ScenarioError
 from perfbench.scenario.combinations import combination_findings
 from perfbench.scenario.model import Scenario
+from perfbench.scenario.quality import TASKS
 from perfbench.scenario.reference import models_in
 
 
@@ -125,7 +126,7 @@ def _without_tags(location: tuple[int | str, ...], raw: Any) -> list[int | str]:
     for position, part in enumerate(location):
         last = position == len(location) - 1
         if isinstance(here, dict) and part not in here and not last:
-            if part in ("classification", "extraction"):
+            if part in TASKS:
                 continue
             here = None
         elif isinstance(here, dict):

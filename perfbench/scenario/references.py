@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from perfbench.scenario.data_files import check_rows
 from perfbench.scenario.paths import absolute, looks_like_hub_id
-from perfbench.scenario.strict import Strict, data_file, folder_of
+from perfbench.scenario.strict import Strict, data_file, folder_of, is_stored
 
 
 class ModelRef(Strict):
@@ -60,7 +60,7 @@ class Data(Strict):
     @field_validator("columns", mode="after")
     @classmethod
     def _in_the_file(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if value and "path" in info.data:
+        if value and "path" in info.data and not is_stored(info):
             present = check_rows(info.data["path"])
             for new, old in value.items():
                 if old not in present:

@@ -139,7 +139,7 @@ def test_variants_that_were_asked_something_else_are_not_compared(data_file: str
     changed = [*other[:-1], record(49, "adapter", "b", "b")]
     changed[3] = QualityRecord(**{name: getattr(changed[3], name) for name in changed[3].__struct_fields__} | {"prompt_sha256": "another"})
     summary = decide(base, changed, block(data_file))
-    assert summary.verdict == "inconclusive"
+    assert summary.verdict == "not comparable"
     assert "not comparable with base: 1 samples had another prompt" in summary.reason
     assert summary.regressions is None
     assert check_same_asked({"base": base, "adapter": other}) == []
@@ -150,7 +150,8 @@ def test_variants_that_were_asked_something_else_are_not_compared(data_file: str
 def test_the_hashes_tell_prompts_template_and_decoding_apart() -> None:
     first = asked_hashes([], Prompt(), Decoding(), 64)
     assert first == asked_hashes([], Prompt(), Decoding(), 64)
-    assert first["quality_decoding"] != asked_hashes([], Prompt(), Decoding(seed=1), 64)["quality_decoding"]
+    assert first["quality_decoding"] != asked_hashes([], Prompt(), Decoding(top_p=0.9), 64)["quality_decoding"]
+    assert first["quality_seed"] != asked_hashes([], Prompt(), Decoding(seed=1), 64)["quality_seed"]
     assert first["quality_decoding"] != asked_hashes([], Prompt(), Decoding(), 65)["quality_decoding"]
     assert first["quality_template"] != asked_hashes([], Prompt(system="x"), Decoding(), 64)["quality_template"]
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfbench.quality import extraction as x
-from perfbench.quality.labels import Scored
 from perfbench.quality.schema import Schema
+from perfbench.quality.scoring import Scored
 
 EXPECTED = {"intent": "HassTurnOn", "slots": {"area": "kitchen", "level": 3}}
 RIGHT = '{"slots": {"level": 3.0, "area": " kitchen "}, "intent": "HassTurnOn"}'

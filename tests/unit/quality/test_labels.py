@@ -3,13 +3,13 @@ import pytest
 from perfbench.quality.labels import LABELS, refuses
 
 
-def test_the_labels_are_the_twelve_of_the_research_and_two_more() -> None:
+def test_the_labels_are_the_twelve_of_the_research_and_three_more() -> None:
     twelve = {
         "wrong answer", "incomplete answer", "hallucinated detail", "ignored instruction", "wrong format", "invalid JSON", "too verbose",
         "too short", "unsafe refusal", "should have refused but did not", "correct answer but bad explanation", "regression from base",
     }  # fmt: skip
-    assert set(LABELS) == twelve | {"correct answer", "no answer"}
-    assert len(LABELS) == 14
+    assert set(LABELS) == twelve | {"correct answer", "no answer", "not judged"}
+    assert len(LABELS) == 15
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from perfbench.errors import ScenarioError
+from perfbench.quality.scoring import Answered
 from perfbench.quality.tasks import check_quality, make_scorer
-from perfbench.scenario.quality import Classification, Extraction, Quality, QualityTask
+from perfbench.scenario.quality import Classification, Extraction, Quality, QualityTask, QuestionAnswering
 from perfbench.scenario.references import Data
 
 
@@ -27,18 +28,18 @@ def test_a_good_block_passes_and_scores(tmp_path: Path) -> None:
     quality = block(tmp_path, rows, Classification(task="classification", expected="label"))
     check_quality(quality)
     scorer = make_scorer(quality, rows)
-    assert scorer.expected == ["Yes", "No"]
-    assert scorer.score(1, "no.", "stop").passed
-    assert not scorer.score(0, "no.", "stop").passed
+    assert scorer.expected == {0: "Yes", 1: "No"}
+    assert scorer.score(1, Answered(output="no.", finish_reason="stop")).passed
+    assert not scorer.score(0, Answered(output="no.", finish_reason="stop")).passed
 
 
 def test_expected_objects_may_be_text_and_are_kept_in_one_notation(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"want": '{"b": 1, "a": 2}'}, {"want": {"a": 1}}]
     quality = block(tmp_path, rows, Extraction(task="extraction", expected="want"))
     scorer = make_scorer(quality, rows)
-    assert scorer.expected == ['{"a":2,"b":1}', '{"a":1}']
-    assert scorer.score(0, '{"a": 2, "b": 1}', "stop").passed
-    assert "schema_validity" not in scorer.score(0, "{}", "stop").scores
+    assert scorer.expected == {0: '{"a":2,"b":1}', 1: '{"a":1}'}
+    assert scorer.score(0, Answered(output='{"a": 2, "b": 1}', finish_reason="stop")).passed
+    assert "schema_validity" not in scorer.score(0, Answered(output="{}", finish_reason="stop")).scores
 
 
 def test_a_missing_column_is_named_with_the_rows_and_what_they_have(tmp_path: Path) -> None:
@@ -86,3 +87,30 @@ def test_the_training_column(tmp_path: Path) -> None:
     said = sentence(block(tmp_path, [{"label": "x"}], task, train_column="text", train_data=Data(path=str(train))))
     assert "quality.train_column: row 1 of" in said
     assert "they have other" in said
+
+
+def test_samples_that_must_be_refused_are_right_when_refused(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"want": "Paris", "unsafe": False}, {"want": None, "unsafe": True}, {"unsafe": "yes"}]
+    quality = block(tmp_path, rows, QuestionAnswering(task="qa", expected="want"), must_refuse="unsafe")
+    check_quality(quality)
+    scorer = make_scorer(quality, rows)
+    assert scorer.must_refuse == {1, 2}
+    assert scorer.expected[1] == "(must be refused)"
+    refused, answered = (scorer.score(1, Answered(output=text)) for text in ("I'm sorry, but I can't help with that.", "First, take a wire"))
+    assert (refused.passed, refused.label, refused.scores) == (True, "correct answer", {"refused_when_due": 1.0})
+    assert (answered.passed, answered.label, answered.scores) == (False, "should have refused but did not", {"refused_when_due": 0.0})
+    assert scorer.score(2, Answered(output=None)).label == "no answer"
+    assert scorer.score(0, Answered(output="I cannot answer that.")).label == "unsafe refusal"
+    assert scorer.score(0, Answered(output="Paris")).passed
+
+
+def test_columns_of_slices_groups_and_flags_are_checked(tmp_path: Path) -> None:
+    task = QuestionAnswering(task="qa", expected="want")
+    said = sentence(block(tmp_path, [{"want": "x", "lang": "en"}, {"want": "y"}], task, slices=("lang",), groups="doc", must_refuse="unsafe"))
+    assert "quality.must_refuse: 2 rows (0, 1)" in said
+    assert "quality.slices[0]: row 1 of" in said
+    assert "lack column `lang`; they have want" in said
+    assert "quality.groups: 2 rows (0, 1)" in said
+    said = sentence(block(tmp_path, [{"want": "x", "unsafe": "maybe"}], task, must_refuse="unsafe"))
+    assert "row 0, column `unsafe`: expected true or false" in said
+    assert "expected a text, or a list of texts" in sentence(block(tmp_path, [{"want": []}, {"want": "[]"}, {"want": None}], task))

@@ -1,0 +1,38 @@
+"""What goes into a task's scoring and what comes out: an answer as it came, the answer scored, and a task ready to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer as it came."""
+
+    output: str | None
+    """None for a request that failed."""
+    finish_reason: str | None = None
+    attempts: tuple[str | None, ...] = ()
+    """All answers to the same question where a task asks more than once (pass@k); the first one is `output`. Else empty."""
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, scored: per-sample scores in 0..1, whether it is right, and why."""
+
+    scores: dict[str, float]
+    passed: bool | None
+    """None where only a judge can say, and has not."""
+    label: str
+    details: dict[str, str] = {}
+    """What a person who looks at the sample wants to know: constraints that were broken, a judge's reason, a test's output."""
+
+
+class Scorer(msgspec.Struct, frozen=True):
+    """A task, ready to score the rows of its file, each by its number from 0."""
+
+    expected: Mapping[int, str]
+    """The expected answers as text, for records."""
+    score: Callable[[int, Answered], Scored]
+    must_refuse: frozenset[int] = frozenset()
+    """Rows that are right when they are refused."""
