@@ -5,9 +5,9 @@
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
     telemetry/<session>.parquet  quality/<variant>.parquet  server/<server>.log
 
-While a process still writes, its rows are in a spool beside the final file (`*.spool`: length-prefixed msgpack, one `os.write`
-a row, so that a killed process loses only what it had not yet received). The spool becomes Parquet when the stage ends, or in
-`recover()` after a crash. What the journal does not name as finished did not finish.
+While a process still writes, its rows are in a spool beside the final file (`*.spool`, spool.py), so that a killed process loses only
+what it had not yet received. The spool becomes Parquet when the stage ends, or in `recover()` after a crash. What the journal does not
+name as finished did not finish.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import polars as pl
@@ -30,10 +29,10 @@ import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
 from perfbench.records import JournalEntry, Manifest, QualityRecord, Record, Sample, Summary
+from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
-_LENGTH = struct.Struct("<I")
 _INTERRUPTED = re.compile(r"\.interrupted-\d+\.parquet$")
 
 _RECORD_SCHEMA = pa.schema(
@@ -61,38 +60,6 @@ _QUALITY_SCHEMA = pa.schema(
 )  # fmt: skip
 _QUALITY_MAPPINGS = ("scores", "slices", "details")
 """Columns of quality records that hold JSON text."""
-
-
-class Spool(Generic[Row]):
-    """Append-only file of structs that survives kill -9 of its writer. Not for reading while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._encoder = msgspec.msgpack.Encoder()
-
-    def append(self, row: Row) -> None:
-        body = self._encoder.encode(row)
-        os.write(self._file, _LENGTH.pack(len(body)) + body)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-def iter_spool(path: Path, kind: type[Row]) -> Iterator[Row]:
-    """All whole rows of a spool, one at a time: raw exchanges of a long trial need not fit in memory. A torn last row is left out."""
-    decoder = msgspec.msgpack.Decoder(kind)
-    with path.open("rb") as file:
-        while len(head := file.read(_LENGTH.size)) == _LENGTH.size:
-            (length,) = _LENGTH.unpack(head)
-            body = file.read(length)
-            if len(body) < length:
-                return
-            yield decoder.decode(body)
-
-
-def read_spool(path: Path, kind: type[Row]) -> list[Row]:
-    """All whole rows of a spool at once."""
-    return list(iter_spool(path, kind))
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from perfbench.load.exchange import RawExchange
 from perfbench.load.framing import Response
 from perfbench.records import ErrorKind, Record
-from perfbench.results import iter_spool
+from perfbench.spool import iter_spool
 
 _MESSAGE_LENGTH = 500
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")

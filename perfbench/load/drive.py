@@ -1,8 +1,8 @@
 """One trial inside the load process, from the order to its outcome.
 
 Before the window: bodies, schedule and connections are made ready, Locust's users are spawned and wait, garbage is collected and the
-collector switched off. In the window: users send, the wire stamps, ended exchanges go to the spool one by one. After it: a drain, then
-the spool is decoded, written as Parquet and removed. A killed process leaves the spool, and loses only what was in flight.
+collector switched off. In the window: users send, the wire stamps, ended exchanges go to the spool one by one. After it: a drain. The parent
+makes records of the spool (`parquet`); of a killed process it holds all but what was in flight.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import secrets
 import time
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ import gevent
 import gevent.event
 import gevent.hub
 import gevent.pool
-import pyarrow.parquet as pq
 
 from perfbench.errors import LoadError
 from perfbench.load.address import resolve
-from perfbench.load.decode import decode, recover_spool
+from perfbench.load.decode import decode
 from perfbench.load.exchange import Exchange, RawExchange
 from perfbench.load.live import LiveCounts
 from perfbench.load.messages import Progress
@@ -32,8 +32,8 @@ from perfbench.load.request_book import RequestBook, read_bodies, read_key
 from perfbench.load.trial import TrialSpec
 from perfbench.load.users import ScheduleUser, StreamUser
 from perfbench.load.wire import Reader
-from perfbench.records import Record, TrialOutcome
-from perfbench.results import Spool, write_records
+from perfbench.records import TrialOutcome
+from perfbench.spool import Spool
 
 _NS_PER_S = 1_000_000_000
 _LEAD_S = 0.05
@@ -55,7 +55,7 @@ class Trial:
         self.started_ns = 0
         """Start of the warm-up; the schedule's offsets count from here."""
         self.held_back = 0
-        self.offsets_ns: list[int] = []
+        self.offsets_ns = array("q")
         self._environment = environment
         self._report = report
         self._until_ns = 0
@@ -142,14 +142,14 @@ class Trial:
             self._room.set()
 
     def run(self) -> TrialOutcome:
-        """Drive the trial; raises LoadError when it cannot be started."""
+        """Drive the trial into its spool; raises LoadError when it cannot be started. Requests are counted by the parent, which decodes them."""
         spec = self.spec
         address = resolve(spec.url)
         key = read_key(spec.api_key_env)
         self._secret = key.encode() if key else None
         self._book = RequestBook(address, spec.path, read_bodies(spec.bodies_path), f"{spec.trial}-{secrets.token_hex(3)}-", key)
         if spec.schedule_path is not None:
-            self.offsets_ns = pq.read_table(spec.schedule_path, columns=["offset_ns"])["offset_ns"].to_pylist()
+            self.offsets_ns.frombytes(Path(spec.schedule_path).read_bytes())
         self._reader = Reader(self._on_end, self._on_idle, self._on_lost)
         self._pool = Pool(self._reader, address, spec.url)
         helpers = [gevent.spawn(self._finish_ended), gevent.spawn(self._watch_timeouts), gevent.spawn(self._watch_clock)]
@@ -163,7 +163,8 @@ class Trial:
             gevent.killall(helpers)
             self._conversations.kill()
             self._reader.close()
-        return self._save(outcome)
+        self._spool.close()
+        return outcome
 
     # -- before the window
 
@@ -347,23 +348,8 @@ class Trial:
                 )
             )
 
-    # -- after the window
 
-    def _save(self, outcome: TrialOutcome) -> TrialOutcome:
-        self._spool.close()
-        spool = Path(self.spec.spool_path)
-        records = sorted(recover_spool(spool), key=_by_schedule)
-        write_records(Path(self.spec.records_path), records)
-        spool.unlink()
-        ok = sum(record.status == "ok" for record in records)
-        return TrialOutcome(**{name: getattr(outcome, name) for name in outcome.__struct_fields__} | {"requests_ok": ok, "requests_failed": len(records) - ok})
-
-
-def _by_schedule(record: Record) -> tuple[int, str]:
-    return record.scheduled_ns, record.request_id
-
-
-def _busiest(offsets_ns: list[int], window_ns: int) -> int:
+def _busiest(offsets_ns: Sequence[int], window_ns: int) -> int:
     """The most arrivals in any window of this length."""
     most = first = 0
     for last, offset_ns in enumerate(offsets_ns):

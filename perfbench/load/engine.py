@@ -17,6 +17,7 @@ import msgspec
 
 from perfbench.errors import LoadError
 from perfbench.load.messages import Cancel, Done, Order, Progress, Ready, Refused, Report, RunTrial
+from perfbench.load.parquet import plain_schedule, save_records
 from perfbench.load.trial import TrialSpec
 from perfbench.records import TrialOutcome
 
@@ -59,15 +60,18 @@ class LoadProcess:
         """Drive one trial; returns when its records are on disk. `on_progress` is called about once a second.
 
         After `cancel()` the outcome is that of the part that was driven. A KeyboardInterrupt that arrives here cancels the trial, waits until it
-        is saved, and goes on. Raises LoadError when the trial cannot be driven or the process has died.
+        is saved, and goes on. Raises LoadError when the trial cannot be driven, the process has died, or the records cannot
+        be written.
         """
-        self._order(RunTrial(spec))
-        try:
-            return self._outcome(spec, on_progress)
-        except KeyboardInterrupt:
-            self.cancel()
-            self._outcome(spec, None)
-            raise
+        with plain_schedule(spec) as order:
+            self._order(RunTrial(order))
+            try:
+                outcome = self._outcome(spec, on_progress)
+            except KeyboardInterrupt:
+                self.cancel()
+                save_records(spec, self._outcome(spec, None))
+                raise
+        return save_records(spec, outcome)
 
     def cancel(self) -> None:
         """Stop sending, drain shortly, save; `run` then returns. May be called from a signal handler or another thread; without a trial it does nothing."""

@@ -46,7 +46,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The trial is over and its records are on disk."""
+    """The trial is over and all of it is in the spool."""
 
     outcome: TrialOutcome
 

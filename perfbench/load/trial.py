@@ -24,7 +24,7 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     think_time_s: float = 0.0
     """Closed loop: from the end of a response to the next request of its stream."""
     schedule_path: str | None
-    """Parquet with one column, `offset_ns`: arrival times after the start of the trial, over warm-up and window."""
+    """Parquet with one column, `offset_ns`: arrival times after the start of the trial, over warm-up and window. The load process gets it as plain int64."""
     warmup_s: float
     duration_s: float
     drain_s: float

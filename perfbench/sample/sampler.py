@@ -21,12 +21,13 @@ from pathlib import Path
 import msgspec
 
 from perfbench.records import Sample
-from perfbench.results import RunFolder, Spool, read_spool, write_samples
+from perfbench.results import RunFolder, write_samples
 from perfbench.sample.host import HostReader
 from perfbench.sample.nvml import Gpus
 from perfbench.sample.processes import ProcessGroups
 from perfbench.sample.spec import Order, SamplerSpec, SampleTarget, Status
 from perfbench.sample.vllm_metrics import MetricsScraper
+from perfbench.spool import Spool, read_spool
 
 STATUS_PERIOD_S = 1.0
 LATEST_MAX_AGE_NS = 5_000_000_000

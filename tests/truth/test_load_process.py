@@ -98,12 +98,18 @@ def test_kill_9_loses_only_what_was_in_flight(truth_server: TruthServer, tmp_pat
     }
 
 
-def test_a_crash_is_reported_with_the_logs_last_lines(truth_server: TruthServer, tmp_path: Path) -> None:
+def test_records_that_cannot_be_written_stay_in_the_spool(load_process: LoadProcess, truth_server: TruthServer, tmp_path: Path) -> None:
     spec = make_spec(tmp_path / "t", truth_server.url, [request_body()], records_path="/nonexistent/records.parquet", duration_s=0.05)
+    with pytest.raises(LoadError, match=r"cannot be written to /nonexistent/records\.parquet: No such file or directory; make room there"):
+        load_process.run(spec)
+    assert recover_spool(Path(spec.spool_path))
+
+
+def test_a_crash_is_reported_with_the_logs_last_lines(truth_server: TruthServer, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "t", truth_server.url, [request_body()], spool_path="/nonexistent/records.spool", duration_s=0.05)
     with LoadProcess(tmp_path / "load.log") as load, pytest.raises(LoadError, match=r"ended with code 1 .*FileNotFoundError") as caught:
         load.run(spec)
     assert str(tmp_path / "load.log") in (caught.value.hint or "")
-    assert recover_spool(Path(spec.spool_path))
 
 
 def test_leaving_the_block_ends_the_process(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from perfbench.errors import RunFolderError
 from perfbench.records import QualityRecord, Record, Sample
-from perfbench.results import RunFolder, Spool, read_spool, write_records, write_samples
+from perfbench.results import RunFolder, write_records, write_samples
+from perfbench.spool import Spool, read_spool
 
 
 def a_record(**changes) -> Record:
@@ -110,7 +111,7 @@ def test_a_killed_writer_loses_no_appended_row(tmp_path):
     code = f"""
 import os, pathlib
 from perfbench.records import Sample
-from perfbench.results import Spool
+from perfbench.spool import Spool
 spool = Spool(pathlib.Path({str(path)!r}))
 for i in range(100):
     spool.append(Sample(t_ns=i, source="host", name="n", value=1.0, unit="u"))

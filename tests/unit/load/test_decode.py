@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from perfbench.load.decode import decode, events, recover_spool
 from perfbench.load.exchange import RawExchange
-from perfbench.results import Spool
+from perfbench.spool import Spool
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 
