@@ -49,7 +49,7 @@ def save_records(spec: TrialSpec, outcome: TrialOutcome) -> TrialOutcome:
         write_records(Path(spec.records_path), records)
     except OSError as error:
         raise LoadError(
-            f"the records of trial {spec.trial} cannot be written to {spec.records_path}: {error.strerror}; make room there, or mend its folder",
+            f"the records of trial {spec.trial} cannot be written to {spec.records_path}: {error}; make room there, or mend its folder",
             hint=f"they are still in {spool}; `perfbench run --resume` recovers them",
         ) from None
     spool.unlink()
