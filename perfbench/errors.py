@@ -5,7 +5,8 @@
     |   |-- ScenarioError               2   a scenario file: every finding in it, each with its key path
     |   |-- ModelError                  2   a model, adapter or merge that cannot be, or does not belong together
     |   |-- EndpointError               2   a running endpoint that refuses, or does not serve what was asked for
-    |   `-- RunFolderError              2   a folder that is no run, or a run that cannot be resumed
+    |   |-- RunFolderError              2   a folder that is no run, or a run that cannot be resumed
+    |   `-- SandboxError                2   code that a model wrote cannot be run safely on this machine
     |-- MissingPartError                2   an optional part (vLLM, torch, ...) that is not installed
     |-- ServerError                     4   a server that we started and that did not become or stay ready
     |-- ReferenceMismatchError          5   served answers that the reference model calls nonsense
@@ -80,6 +81,10 @@ class EndpointError(InputError):
 
 class RunFolderError(InputError):
     """A folder that is no run, or a run that cannot be resumed."""
+
+
+class SandboxError(InputError):
+    """Code that a model wrote cannot be run safely on this machine."""
 
 
 class MissingPartError(PerfbenchError):
