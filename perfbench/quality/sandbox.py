@@ -100,7 +100,7 @@ class Sandbox:
             )  # fmt: skip
             output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
             ending: Ending = "ended"
-            tree = _Tree(process)
+            tree = _Tree(process, walls=self.level != "weak")
             try:
                 _watch(process, tree, output, limits, started + limits.time_s)
             except _Ran as ran:
@@ -228,9 +228,10 @@ def _watch(process: subprocess.Popen[bytes], tree: _Tree, output: dict[str, byte
 class _Tree:
     """All processes of one run. Who was seen once is remembered: an orphan has another parent."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._seen: set[psutil.Process] = set()
+    def __init__(self, process: subprocess.Popen[bytes], *, walls: bool) -> None:
+        self._process, self._walls = process, walls
+        self._first = psutil.Process(process.pid)
+        self._seen: set[psutil.Process] = {self._first}
 
     def resident_bytes(self) -> int:
         """Of all living processes together."""
@@ -243,14 +244,18 @@ class _Tree:
 
     def _look(self) -> None:
         with contextlib.suppress(psutil.Error):
-            first = psutil.Process(self._process.pid)
-            self._seen |= {first, *first.children(recursive=True)}
+            self._seen |= set(self._first.children(recursive=True))
 
     def end(self) -> None:
-        """Kill everything and wait until it is gone; the kernel empties a namespace whose first process ends. Raises SandboxError if it is not."""
+        """Kill everything and wait until it is gone. Raises SandboxError if it is not."""
         if self._process.poll() is None:
             self._look()
-            self._process.terminate()  # the weak level's first process kills what it has adopted before it ends
+            # From the inside out, so that the first process still reaps what it started: a namespace whose first process dies is emptied by the kernel.
+            for process in self._seen - {self._first} if self._walls else ():
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            if not self._walls:
+                self._process.terminate()  # the guard kills what it has adopted, and ends
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GONE_S / 2)
         self._process.kill()

@@ -108,7 +108,7 @@ def test_one_process_gets_no_more_memory_than_allowed(run: Run) -> None:
 
 
 def test_many_processes_together_get_no_more_memory_than_allowed(run: Run) -> None:
-    source = "import os, time\nfor n in range(6):\n    if os.fork() == 0:\n        kept = b'x' * (60 << 20)\n        time.sleep(60)\ntime.sleep(60)"
+    source = "import os, time\nfor n in range(4):\n    if os.fork() == 0:\n        kept = b'x' * (60 << 20)\n        time.sleep(60)\ntime.sleep(60)"
     assert run(source).ending == "memory"
 
 
@@ -154,7 +154,7 @@ def refused(attempt):
     try:
         attempt()
     except OSError as error:
-        return error.errno in (1, 13)
+        return error.errno in (1, 13, 22)  # 22: a user id that the namespace does not know
     return False
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
@@ -258,6 +258,7 @@ def test_a_crash_is_an_exit_code(run: Run) -> None:
     assert run("import ctypes\nctypes.string_at(0)").exit_code == 128 + signal.SIGSEGV
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # psutil may be reading a file when the signal comes
 def test_ctrl_c_leaves_nothing_running(sandbox: Sandbox) -> None:
     main = threading.main_thread().ident
     assert main is not None
