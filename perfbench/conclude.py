@@ -5,13 +5,15 @@ from __future__ import annotations
 from perfbench.analyse.summarise import summarise
 from perfbench.report.html import render_html
 from perfbench.report.markdown import render_markdown
+from perfbench.report.model_card import render_model_card
 from perfbench.results import RunFolder
 
 
 def conclude(folder: RunFolder) -> None:
-    """Analyse the run and write summary.json, report.html and report.md into its folder."""
+    """Analyse the run and write summary.json, report.html, report.md and model_card.md into its folder."""
     folder.recover_telemetry()
     summary, manifest = summarise(folder), folder.manifest()
     folder.write_summary(summary)
     folder.write_text("report.html", render_html(folder, summary, manifest))
     folder.write_text("report.md", render_markdown(summary, manifest))
+    folder.write_text("model_card.md", render_model_card(summary, manifest))

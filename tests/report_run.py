@@ -91,14 +91,16 @@ def write_run(parent: Path, *, requests_factor: int = 1) -> RunFolder:
 
 def _manifest(run_id: str, plans: list[TrialPlan]) -> Manifest:
     scenario = {
-        "name": "intents", "variants": list(VARIANTS), "quality": {"metric": None, "margin": 0.02, "task": {"task": "extraction", "expected": "slots"}},
+        "name": "intents", "variants": list(VARIANTS),
+        "models": {"base": {"path": "/models/smol", "hub": None, "revision": None}, "adapter": {"path": "/models/intents-lora", "hub": None, "revision": None}},
+        "quality": {"metric": None, "margin": 0.02, "task": {"task": "extraction", "expected": "slots"}, "data": {"path": "/data/heldout.jsonl", "limit": 40}},
         "slo": {"ttft_s": {"p95": 0.8}, "tpot_s": {"p95": 0.04}}, "cost": {"server_hour_usd": 0.1},
     }  # fmt: skip
     return Manifest(
         schema_version=SCHEMA_VERSION, run_id=run_id, scenario_name="intents", scenario=scenario, scenario_file="/tmp/intents.yaml",
         scenario_text="name: intents\n# <script>window.hacked = 1</script>\nload: {}\n", command=["perfbench", "run", "intents.yaml"],
         started_utc="2026-11-24T04:00:00+00:00", perfbench_version="0.1.0", versions={"python": "3.11.7", "vllm": "0.32.0"},
-        hardware={"cpu": "2 cores", "memory_bytes": 25769803776, "gpus": []}, git={"commit": "0123abc", "dirty": "no"},
+        hardware={"cpu": {"model": "2 cores", "threads": 2}, "memory_bytes": 25769803776, "gpus": []}, git={"commit": "0123abc", "dirty": "no"},
         hashes={"prompts": "a" * 64, "template": "b" * 64}, trials=plans,
         models={"base": ModelInfo(path="/models/smol", revision=None, architecture="LlamaForCausalLM", dtype="bfloat16", parameters=134_515_008,
                                   weight_bytes=269_060_552, sha256="c" * 64)},
