@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
-from perfbench.records import JournalEntry, Manifest, QualityRecord, Record, Sample, Summary
+from perfbench.records import ForeignResult, JournalEntry, Manifest, QualityRecord, Record, Sample, Summary
 from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -242,6 +242,17 @@ class RunFolder:
             return []
         rows = pq.read_table(path).to_pylist()
         return [msgspec.convert({**row, **{name: msgspec.json.decode(row[name]) for name in _QUALITY_MAPPINGS if name in row}}, QualityRecord) for row in rows]
+
+    def add_foreign(self, results: Sequence[ForeignResult]) -> None:
+        """Keep what other tools measured; a file that is imported again replaces what it gave before."""
+        given = {one.file for one in results}
+        kept = [one for one in self.foreign() if one.file not in given]
+        self._write_bytes(self.path / "foreign.json", msgspec.json.format(msgspec.json.encode([*kept, *results]), indent=1))
+
+    def foreign(self) -> list[ForeignResult]:
+        """What other tools measured, as imported; empty where nothing was."""
+        path = self.path / "foreign.json"
+        return msgspec.json.decode(path.read_bytes(), type=list[ForeignResult]) if path.is_file() else []
 
     def server_log(self, server: str) -> Path:
         return self.path / "server" / f"{server}.log"

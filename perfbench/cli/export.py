@@ -1,4 +1,4 @@
-"""Commands that carry a run elsewhere: export (tables, OpenMetrics, OTLP, MLflow, W&B), card (the model card, and publishing it)."""
+"""Commands between perfbench and other tools: export (tables, OpenMetrics, OTLP, MLflow, W&B), card (the model card), import (their result files)."""
 
 from __future__ import annotations
 
@@ -55,3 +55,29 @@ def card(
         print_json({"card": text, "published": address})
     else:
         sys.stdout.write(text if address is None else f"{address}\n")
+
+
+@app.command(name="import")
+def import_results(
+    files: Annotated[list[Path], typer.Argument(help="Result files of vllm bench serve, guidellm or aiperf (JSON).")],
+    into: Annotated[Path | None, typer.Option("--into", help="Run folder whose report is to show them too.", show_default=False)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what other tools measured, beside a run. Example: perfbench import vllm.json --into results/my-model-..."""
+    from rich.console import Console
+
+    from perfbench.conclude import conclude
+    from perfbench.report.foreign import foreign_table, read_foreign
+    from perfbench.report.terminal import fitted
+    from perfbench.results import RunFolder
+
+    results = [result for file in files for result in read_foreign(file.absolute())]
+    if into is not None:
+        run = RunFolder.open(into)
+        run.add_foreign(results)
+        conclude(run)
+    if as_json:
+        print_json(results)
+        return
+    console = Console()
+    console.print(fitted(foreign_table(results), console.width))

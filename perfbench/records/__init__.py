@@ -12,6 +12,7 @@ from perfbench.records.answers import (
     QualityRecord,
     ReferenceCheck,
 )
+from perfbench.records.foreign import ForeignMetric, ForeignResult
 from perfbench.records.request import (
     ErrorKind,
     Record,
@@ -60,6 +61,8 @@ __all__ = [
     "CostSummary",
     "ErrorKind",
     "Estimate",
+    "ForeignMetric",
+    "ForeignResult",
     "GateSummary",
     "JournalEntry",
     "JudgeSummary",

@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Summary
-from perfbench.report import adapters, answers, differences, evidence, figures, tables
+from perfbench.report import adapters, answers, differences, evidence, figures, foreign, tables
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
 from perfbench.report.repeats import headline_stage, stage_names
@@ -49,6 +49,7 @@ def render_html(folder: RunFolder, summary: Summary, manifest: Manifest) -> str:
         browser=answers.failed_samples(folder, summary),
         slowest=[answers.slowest_table(latencies, name) for name in summary.variants],
         failures=answers.failures_table(latencies),
+        foreign=foreign.foreign_table(folder.foreign()),
     )
 
 
