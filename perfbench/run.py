@@ -32,6 +32,7 @@ from perfbench.results import RunFolder, write_records
 from perfbench.sample import Sampler, SampleTarget
 from perfbench.scenario import Scenario
 from perfbench.serve.command import server_command, shell_line
+from perfbench.serve.endpoint import check_endpoints
 from perfbench.serve.together import RunningServer, all_started, server_for
 from perfbench.trials import Visit, left_to_do, plan_visits, stage_seed, trial_bodies, trial_spec
 
@@ -49,6 +50,7 @@ class _Run:
 def run_scenario(scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True) -> RunFolder:
     """Carry out a scenario in a new run folder under `parent`; returns the folder, with summary and reports in it."""
     with RunProgress(quiet=quiet) as progress:
+        check_endpoints(scenario)
         prepared = prepare(scenario, say=progress.phase)
         folder = RunFolder.create(parent, scenario.name)
         manifest = describe_run(
@@ -196,8 +198,11 @@ def dry_run_lines(scenario: Scenario) -> list[str]:
             plan, scenario.serve, port=8000, trust_remote_code=scenario.models.trust_remote_code, cpu_build=build is not None and build.cpu
         )
         lines += [f"# server {plan.name}, hosting {', '.join(plan.variants)} (a free port is chosen when it starts)", shell_line(command)]
-    driven_s = sum(stage.warmup_s + stage.duration_s for stage in scenario.load.stages) * scenario.load.repeats * len(scenario.variant_names)
-    return [*lines, f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load without drains and server starts"]
+    stages, times = scenario.load.stages, scenario.load.repeats * len(scenario.variant_names)
+    driven_s = times * sum(stage.warmup_s + (stage.duration_s if stage.requests is None else 0.0) for stage in stages)
+    counted = times * sum(stage.requests or 0 for stage in stages)
+    requests = f" and windows of {counted} requests together" if counted else ""
+    return [*lines, f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load{requests} without drains and server starts"]
 
 
 def _sample_target(server: RunningServer) -> SampleTarget:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from perfbench.load.arrivals import window_ns
 from perfbench.load.trial import Body, TrialSpec
 from perfbench.prompts import RenderedPrompt, request_body, request_path
 from perfbench.records import TrialPlan
@@ -119,6 +120,7 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
     """The order for the load process."""
     stage = stage_of(trial, scenario)
     closed = stage.arrival == "closed"
+    window_s = window_ns(stage, stage_seed(stage, scenario, trial.repeat)) / 1e9 if not closed else stage.duration_s if stage.requests is None else None
     return TrialSpec(
         trial=trial.trial,
         variant=trial.variant,
@@ -131,7 +133,8 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
         think_time_s=stage.think_time_s or 0.0,
         schedule_path=None if closed else str(folder.schedule_path(trial.stage, trial.repeat)),
         warmup_s=stage.warmup_s,
-        duration_s=stage.duration_s,
+        duration_s=window_s,
+        requests=stage.requests if closed else None,
         drain_s=stage.drain_s,
         max_in_flight=stage.max_in_flight,
         request_timeout_s=scenario.load.request_timeout_s,

@@ -38,6 +38,8 @@ def schedule(stage: Stage, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:
     """
     if stage.rate_per_s is None:
         raise ValueError(f"stage `{stage.name}` with arrival `{stage.arrival}` has no schedule of its own")
+    if stage.requests is not None:
+        return _counted(stage, seed)[0]
     length_s = stage.warmup_s + stage.duration_s
     random = np.random.default_rng(np.random.SeedSequence(seed))
     if stage.arrival == "constant":
@@ -50,6 +52,25 @@ def schedule(stage: Stage, seed: int | Sequence[int]) -> npt.NDArray[np.int64]:
     else:
         offsets_s = _linear_pieces(_pieces(stage), random)
     return nanoseconds(offsets_s, length_s)
+
+
+def window_ns(stage: Stage, seed: int | Sequence[int]) -> int:
+    """Length of the measured window of an open-loop stage: `duration_s`, or, where `requests` are counted, until the one after them would be due."""
+    return round(stage.duration_s * _NS_PER_S) if stage.requests is None else _counted(stage, seed)[1]
+
+
+def _counted(stage: Stage, seed: int | Sequence[int]) -> tuple[npt.NDArray[np.int64], int]:
+    """(schedule with exactly `requests` arrivals in the window, length of the window). A longer schedule with the same seed begins with the shorter one."""
+    assert stage.requests is not None
+    assert stage.rate_per_s is not None
+    warmup_ns = round(stage.warmup_s * _NS_PER_S)
+    duration_s = (stage.requests + 16) / stage.rate_per_s
+    while True:
+        duration_s *= 1.25
+        offsets_ns = schedule(stage.model_copy(update={"requests": None, "duration_s": duration_s}), seed)
+        end = int(np.searchsorted(offsets_ns, warmup_ns)) + stage.requests
+        if end < len(offsets_ns):
+            return offsets_ns[:end], int(offsets_ns[end]) - warmup_ns
 
 
 def nanoseconds(offsets_s: Floats, length_s: float) -> npt.NDArray[np.int64]:

@@ -42,6 +42,7 @@ _LATE_NS = 50_000_000
 """An arrival due at the very end of the window may be sent this much after it; later than that it counts as not sent."""
 _CANCEL_DRAIN_S = 2.0
 _TIMEOUT_CHECK_S = 0.02
+_NEVER_NS = 1 << 62
 _SPARE_WINDOW_NS = 250_000_000
 _SPARE_LEAST = 8
 _WORKER = 0
@@ -58,7 +59,9 @@ class Trial:
         self.offsets_ns = array("q")
         self._environment = environment
         self._report = report
+        self._measure_from_ns = 0
         self._until_ns = 0
+        self._requests_left = spec.requests
         self._cancelled_ns: int | None = None
         self._sent = 0
         """Prompts and conversations; `_later_turns` counts the requests that follow in one."""
@@ -115,6 +118,16 @@ class Trial:
         exchange.started_ns = time.monotonic_ns()
         self._in_flight[exchange] = None
         self._pool.send(exchange)
+        if self._requests_left is not None and exchange.scheduled_ns >= self._measure_from_ns:
+            self._count_down()
+
+    def _count_down(self) -> None:
+        """The last request that the window asks for ends it, at once and for all streams."""
+        assert self._requests_left is not None
+        self._requests_left -= 1
+        if self._requests_left == 0:
+            self._until_ns = time.monotonic_ns()
+            self._closing.set()
 
     def send_and_wait(self, exchange: Exchange) -> Exchange:
         """Send it and return it when it has ended."""
@@ -202,11 +215,11 @@ class Trial:
         collections = _collections()
         try:
             self.started_ns = time.monotonic_ns() + round(_LEAD_S * _NS_PER_S)
-            measure_from_ns = self.started_ns + round(spec.warmup_s * _NS_PER_S)
-            self._until_ns = measure_from_ns + round(spec.duration_s * _NS_PER_S)
+            self._measure_from_ns = self.started_ns + round(spec.warmup_s * _NS_PER_S)
+            self._until_ns = _NEVER_NS if spec.duration_s is None else self._measure_from_ns + round(spec.duration_s * _NS_PER_S)
             helpers.append(gevent.spawn(self._report_progress))
             self._ready.set()
-            self._sleep_until(measure_from_ns)
+            self._sleep_until(self._measure_from_ns)
             self._reader.lag_max_ns = 0
             cpu_s = time.process_time()
             measured = self._sleep_until(self._until_ns)
@@ -218,7 +231,7 @@ class Trial:
             gc.enable()
             gc.unfreeze()
         return TrialOutcome(
-            trial=spec.trial, started_ns=self.started_ns, measure_from_ns=measure_from_ns, measure_until_ns=self._cancelled_ns or self._until_ns,
+            trial=spec.trial, started_ns=self.started_ns, measure_from_ns=self._measure_from_ns, measure_until_ns=self._closed_ns,
             ended_ns=time.monotonic_ns(), requests_ok=0, requests_failed=0, held_back=self.held_back,
             client_cpu_s=client_cpu_s, gc_collections=gc_collections,
             loop_lag_max_s=lag_max_ns / _NS_PER_S if self._reader.kernel_stamps else None,
@@ -226,9 +239,15 @@ class Trial:
             stamp="kernel" if self._reader.kernel_stamps else "user",
         )
 
+    @property
+    def _closed_ns(self) -> int:
+        """When the window ended, by time, by count or because the trial was cancelled."""
+        return self._until_ns if self._cancelled_ns is None else min(self._until_ns, self._cancelled_ns)
+
     def _sleep_until(self, when_ns: int) -> bool:
-        """False as soon as the trial is cancelled."""
-        return not self._closing.wait(max(0.0, (when_ns - time.monotonic_ns()) / _NS_PER_S))
+        """Or until enough was sent. False as soon as the trial is cancelled."""
+        self._closing.wait(max(0.0, (when_ns - time.monotonic_ns()) / _NS_PER_S))
+        return self._cancelled_ns is None
 
     def _drain(self) -> None:
         """Wait for requests in flight, end those that remain, and hand everything to the spool."""
@@ -250,9 +269,8 @@ class Trial:
 
     def _leave_unsent(self) -> None:
         """Arrivals that were due and were never sent leave records too: a limit must not hide what it held back."""
-        closed_ns = self._cancelled_ns or self._until_ns
         for offset_ns in self.offsets_ns[self._sent :]:
-            if self.started_ns + offset_ns >= closed_ns:
+            if self.started_ns + offset_ns >= self._closed_ns:
                 break
             self._leave(self.prepare(self.started_ns + offset_ns))
             self._sent += 1
@@ -343,10 +361,20 @@ class Trial:
             elapsed_s = (time.monotonic_ns() - self.started_ns) / _NS_PER_S
             self._report(
                 self._live.progress(
-                    trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self.spec.warmup_s + self.spec.duration_s, sent=self._sent + self._later_turns,
+                    trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self._length_s(elapsed_s), sent=self._sent + self._later_turns,
                     in_flight=len(self._in_flight), held_back=self.held_back, reads=self._reader.reads,
                 )
             )
+
+    def _length_s(self, elapsed_s: float) -> float | None:
+        """Of warm-up and window; where requests are counted, at the pace so far."""
+        spec = self.spec
+        if spec.duration_s is not None:
+            return spec.warmup_s + spec.duration_s
+        assert spec.requests is not None
+        assert self._requests_left is not None
+        measured = spec.requests - self._requests_left
+        return spec.warmup_s + (elapsed_s - spec.warmup_s) * spec.requests / measured if measured > 0 else None
 
 
 def _busiest(offsets_ns: Sequence[int], window_ns: int) -> int:

@@ -32,7 +32,7 @@ class LiveCounts:
             if first_ns is not None:
                 self._ttft_s.append((first_ns - exchange.sent_ns) / 1e9)
 
-    def progress(self, *, trial: str, elapsed_s: float, length_s: float, sent: int, in_flight: int, held_back: int, reads: int) -> Progress:
+    def progress(self, *, trial: str, elapsed_s: float, length_s: float | None, sent: int, in_flight: int, held_back: int, reads: int) -> Progress:
         """The report of this moment; the next one counts from here."""
         now_s = time.monotonic()
         ttft_s = sorted(self._ttft_s)

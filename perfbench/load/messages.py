@@ -31,8 +31,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     trial: str
     elapsed_s: float
     """Since the start of the warm-up."""
-    length_s: float
-    """Warm-up and window; the drain comes after it."""
+    length_s: float | None
+    """Warm-up and window, estimated where the window is counted in requests; None where nobody can say yet. The drain comes after it."""
     sent: int
     in_flight: int
     ok: int

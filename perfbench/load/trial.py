@@ -26,7 +26,10 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     schedule_path: str | None
     """Parquet with one column, `offset_ns`: arrival times after the start of the trial, over warm-up and window. The load process gets it as plain int64."""
     warmup_s: float
-    duration_s: float
+    duration_s: float | None
+    """Of the window; None: it ends when `requests` were sent."""
+    requests: int | None = None
+    """Closed loop: requests that are due in the window; the last of them to be sent ends it."""
     drain_s: float
     max_in_flight: int
     request_timeout_s: float

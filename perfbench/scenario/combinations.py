@@ -104,10 +104,10 @@ def _turns(key: str, source: Mapping[str, Any], *, chat: bool) -> Iterator[Findi
 
 
 ARRIVAL_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "closed": (("concurrency",), ("think_time_s",)),
-    "constant": (("rate_per_s",), ()),
-    "poisson": (("rate_per_s",), ()),
-    "gamma": (("rate_per_s", "burstiness"), ()),
+    "closed": (("concurrency",), ("think_time_s", "requests")),
+    "constant": (("rate_per_s",), ("requests",)),
+    "poisson": (("rate_per_s",), ("requests",)),
+    "gamma": (("rate_per_s", "burstiness"), ("requests",)),
     "ramp": (("rate_per_s", "to_rate_per_s"), ()),
     "step": (("rate_per_s", "to_rate_per_s", "steps"), ()),
     "spike": (("rate_per_s", "to_rate_per_s", "spike_at_s", "spike_s"), ()),
@@ -141,6 +141,8 @@ def _stages(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         seen.add(str(name))
         yield from _arrival_keys(key, stage)
         yield from _spike(key, stage)
+        if stage.get("requests") is not None and stage.get("duration_s", DEFAULT_DURATION_S) != DEFAULT_DURATION_S:
+            yield Finding(f"{key}.requests", "the window ends with so many requests or after `duration_s`; give one of them")
         yield from _trace_part(key, stage)
 
 

@@ -161,6 +161,9 @@ class Stage(Strict):
     """Driven like the window, left out of every number."""
     duration_s: Positive = DEFAULT_DURATION_S
     """The measured window."""
+    requests: Annotated[int, Field(ge=1)] | None = None
+    """closed, constant, poisson, gamma: the window ends with so many requests, not by time. Open loop: when the next one would be due. closed: when the
+    last of them is sent, so that all streams are busy to its end. With several load processes each has its share, and the first to have sent it ends it."""
     drain_s: Positive = 30.0
     """After the window, requests in flight get so long to end."""
     max_in_flight: Annotated[int, Field(ge=1)] = 4096

@@ -16,6 +16,7 @@ def short_form(scenario: Scenario) -> Scenario:
             update={
                 "warmup_s": min(stage.warmup_s, _WARMUP_S),
                 "duration_s": min(stage.duration_s, _DURATION_S),
+                "requests": None,
                 "drain_s": min(stage.drain_s, _DRAIN_S),
             }
         )

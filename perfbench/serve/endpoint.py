@@ -12,10 +12,14 @@ from typing import Any, Literal, Self
 
 from perfbench.errors import EndpointError
 from perfbench.records import ServerInfo
+from perfbench.scenario.model import Endpoint as EndpointSpec
+from perfbench.scenario.model import Scenario
 from perfbench.serve.control import Answer, ControlError, get, post_json
 from perfbench.serve.engine_facts import engine_version, kv_cache_bytes, kv_cache_tokens, served_models
 from perfbench.variants import ServerPlan
 
+_EXACT_LENGTH = {"ignore_eos": True, "min_tokens": 1}
+"""What an answer of exact length asks for beside `max_tokens`: fields of vLLM's that other servers know too, and some refuse."""
 _TIMEOUT_S = 30.0
 _COMPLETION_TIMEOUT_S = 120.0
 
@@ -23,7 +27,8 @@ _COMPLETION_TIMEOUT_S = 120.0
 class Endpoint:
     """The same handle as `server.Server`: a context manager with `url`, `plan.served_names`, `api_key_env` and `info`."""
 
-    def __init__(self, plan: ServerPlan, *, api: Literal["chat", "completions"] = "chat") -> None:
+    def __init__(self, plan: ServerPlan, *, api: Literal["chat", "completions"] = "chat", exact_length: bool = False) -> None:
+        """`exact_length`: answers of exact length will be asked for, so refuse a server that cannot give them."""
         if plan.endpoint is None:
             raise ValueError(f"{plan.name} is a server to start, no endpoint")
         self.plan = plan
@@ -32,6 +37,7 @@ class Endpoint:
         self.info: ServerInfo | None = None
         self._model = plan.endpoint.model
         self._api = api
+        self._exact_length = exact_length
 
     def __enter__(self) -> Self:
         self.start()
@@ -46,6 +52,10 @@ class Endpoint:
         key = self._key()
         lengths = self._check_models(self._ask("/v1/models", key), key)
         self._complete(key)
+        if self._exact_length and not self.gives_exact_length():
+            raise self._error(
+                f"refuses `ignore_eos` and `min_tokens` at {self.url}, which answers of exact length need; give the stages' `output` as `max_tokens` alone"
+            )
         metrics = self._optional("/metrics", key)
         version = self._optional("/version", key)
         self.info = ServerInfo(
@@ -112,22 +122,41 @@ class Endpoint:
             raise self._error(f"does not serve `{self._model}`; it serves {listed}; correct `endpoints.{self.plan.name}.model`")
         return served
 
+    def gives_exact_length(self) -> bool:
+        """Whether it takes the fields by which an answer is asked for in exact length; raises EndpointError for every other failure."""
+        key = self._key()
+        answer = self._completion(key, _EXACT_LENGTH)
+        if answer.status in (400, 422):
+            return False
+        self._check_completion(answer, key)
+        return True
+
     def _complete(self, key: str | None) -> None:
-        body: dict[str, Any] = {"model": self._model, "max_tokens": 1, "temperature": 0}
+        self._check_completion(self._completion(key, {}), key)
+
+    def _completion(self, key: str | None, extra: dict[str, Any]) -> Answer:
+        body: dict[str, Any] = {"model": self._model, "max_tokens": 1, "temperature": 0, **extra}
         if self._api == "chat":
-            path, body["messages"] = "/v1/chat/completions", [{"role": "user", "content": "Hello"}]
+            body["messages"] = [{"role": "user", "content": "Hello"}]
         else:
-            path, body["prompt"] = "/v1/completions", "Hello"
+            body["prompt"] = "Hello"
         try:
-            answer = post_json(self.url + path, body, key=key, timeout_s=_COMPLETION_TIMEOUT_S)
+            answer = post_json(self.url + self._path, body, key=key, timeout_s=_COMPLETION_TIMEOUT_S)
         except ControlError as error:
             raise self._unanswered(error) from None
         self._check_allowed(answer)
+        return answer
+
+    @property
+    def _path(self) -> str:
+        return "/v1/chat/completions" if self._api == "chat" else "/v1/completions"
+
+    def _check_completion(self, answer: Answer, key: str | None) -> None:
         if answer.status != 200:
             raise self._error(f"answers a completion by `{self._model}` with status {answer.status}: {_hidden(answer.message(), key)}")
         reply = answer.json()
         if not isinstance(reply, dict) or not reply.get("choices"):
-            raise self._error(f"is no OpenAI API: POST {self.url}{path} answers without `choices`; correct `endpoints.{self.plan.name}.url`")
+            raise self._error(f"is no OpenAI API: POST {self.url}{self._path} answers without `choices`; correct `endpoints.{self.plan.name}.url`")
 
     def _check_allowed(self, answer: Answer) -> None:
         # What the server says is left out: some repeat the key they refuse.
@@ -140,7 +169,8 @@ class Endpoint:
     def _unanswered(self, error: ControlError) -> EndpointError:
         if error.kind == "tls":
             plain = "; it seems to speak plain HTTP, use http://" if "wrong version" in error.reason or "record layer" in error.reason else ""
-            return self._error(f"cannot be reached by TLS at {self.url}: {error.reason}{plain}")
+            ca = "; where you trust its certificate, name the file with it or with its CA in SSL_CERT_FILE" if "certificate" in error.reason else ""
+            return self._error(f"cannot be reached by TLS at {self.url}: {error.reason}{plain}{ca}")
         if error.kind == "timeout":
             return self._error(f"did not answer at {self.url} in time; check that it runs and is not overloaded")
         if error.kind == "protocol":
@@ -154,3 +184,27 @@ class Endpoint:
 def _hidden(text: str, key: str | None) -> str:
     """Text from the server, without the key should it have repeated it."""
     return text.replace(key, "***") if key else text
+
+
+def check_endpoints(scenario: Scenario) -> None:
+    """Ask every endpoint of a scenario whether it can be driven, before anything is made for it; raises EndpointError."""
+    exact = asks_exact_length(scenario)
+    for name, endpoint in scenario.endpoints.items():
+        Endpoint(_plan(name, endpoint), api=scenario.prompt.api, exact_length=exact).start()
+
+
+def asks_exact_length(scenario: Scenario) -> bool:
+    """Whether some stage wants answers of exact length."""
+    outputs = [stage.output for stage in scenario.load.stages]
+    return any(output.fixed is not None or output.distribution is not None or output.trace == "fixed" for output in outputs)
+
+
+def answers_of_fixed_length(name: str, endpoint: EndpointSpec, api: Literal["chat", "completions"]) -> bool:
+    """Whether this endpoint, which must be one that can be driven (else EndpointError), gives answers of exact length."""
+    checked = Endpoint(_plan(name, endpoint), api=api)
+    checked.start()
+    return checked.gives_exact_length()
+
+
+def _plan(name: str, endpoint: EndpointSpec) -> ServerPlan:
+    return ServerPlan(name, (name,), {name: endpoint.model}, endpoint=endpoint)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from perfbench.records import ServerInfo
 from perfbench.scenario.model import Scenario
-from perfbench.serve.endpoint import Endpoint
+from perfbench.serve.endpoint import Endpoint, asks_exact_length
 from perfbench.serve.server import OnWait, Server
 from perfbench.variants import ServerPlan
 
@@ -35,7 +35,7 @@ class RunningServer(Protocol):
 def server_for(plan: ServerPlan, scenario: Scenario, *, log: Path, on_wait: OnWait | None = None) -> RunningServer:
     """The server of a plan, not started yet. `log` and `on_wait` are for one that we start."""
     if plan.endpoint is not None:
-        return Endpoint(plan, api=scenario.prompt.api)
+        return Endpoint(plan, api=scenario.prompt.api, exact_length=asks_exact_length(scenario))
     return Server(plan, scenario.serve, log=log, trust_remote_code=scenario.models.trust_remote_code, on_wait=on_wait)
 
 

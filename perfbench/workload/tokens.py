@@ -25,6 +25,7 @@ from perfbench.prompts import RenderedPrompt
 from perfbench.serve.control import ControlError, post_json
 
 _TIMEOUT_S = 60.0
+_GIVE_TOKENIZER = "give the model's tokenizer, a folder with tokenizer.json or a hub id: `tokenizer` in a scenario, --tokenizer of perfbench load"
 
 
 class PromptTokens(Protocol):
@@ -114,11 +115,11 @@ class ServerTokens:
         try:
             answer = post_json(self._url, {"model": self._model, **asked}, key=self._key, timeout_s=_TIMEOUT_S)
         except ControlError as error:
-            raise EndpointError(f"{self._url} did not count tokens: {error.reason}; give `load.synthetic.tokenizer` a folder with tokenizer.json") from None
+            raise EndpointError(f"{self._url} did not count tokens: {error.reason}; {_GIVE_TOKENIZER}") from None
         body = answer.json()
         if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("tokens"), list):
             raise EndpointError(
-                f"{self._url} did not count tokens: HTTP {answer.status}, {answer.message()}; give `load.synthetic.tokenizer` a folder with tokenizer.json"
+                f"{self._url} did not count tokens: HTTP {answer.status}, {answer.message()}; {_GIVE_TOKENIZER}"
             )
         return [int(token) for token in body["tokens"]]
 

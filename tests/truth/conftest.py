@@ -18,6 +18,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from perfbench.load.engine import LoadProcess
 from perfbench.load.trial import TrialSpec
@@ -89,6 +92,14 @@ def capacity_server(truth_binary: Path, tmp_path: Path) -> Iterator[Callable[...
     """Starts truth servers whose capacity is known: see the top of truth_server.c for `--slots` and `--knee`."""
     with ExitStack() as stack:
         yield lambda *options: stack.enter_context(started(truth_binary, tmp_path / "-".join(["truth", *options, "jsonl"]), *options))
+
+
+def byte_tokenizer(folder: Path) -> None:
+    """One token a byte, and a chat template that writes the user's words only: lengths can be counted by hand."""
+    made = Tokenizer(BPE(vocab={character: number for number, character in enumerate(sorted(ByteLevel.alphabet()))}, merges=[]))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 
-from tests.truth.conftest import TruthServer
+from perfbench.results import RunFolder
+from tests.truth.conftest import TruthServer, byte_tokenizer
 
 
 def load(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -23,13 +21,9 @@ def load(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
-    """One token a byte, and a chat template that writes the user's words only: lengths can be counted by hand."""
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    made = Tokenizer(BPE(vocab={character: number for number, character in enumerate(sorted(ByteLevel.alphabet()))}, merges=[]))
-    made.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    byte_tokenizer(folder)
     return folder
 
 
@@ -55,23 +49,48 @@ def test_one_command_measures_and_leaves_a_run_folder(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    "options",
     [
-        (["--arrival", "sine", "--rate", 1], "--arrival: expected closed or poisson, got sine"),
-        ([], "--arrival closed: expected --concurrency and no --rate"),
-        (["--arrival", "poisson", "--rate", 1, "--concurrency", 2], "--arrival poisson: expected --rate and no --concurrency"),
-        (["--arrival", "poisson", "--rate", 0], "--rate: "),
-        (["--concurrency", 0], "--concurrency: "),
-        (["--concurrency", 1, "--output-tokens", 0], "--output-tokens: "),
-        (["--concurrency", 1, "--input-tokens", 0], "--input-tokens: "),
-        (["--concurrency", 1, "--duration", 0], "--duration: "),
+        ["--concurrency", 3, "--api", "completions"],
+        ["--arrival", "constant", "--rate", 60],
+        ["--arrival", "poisson", "--rate", 60],
+        ["--arrival", "gamma", "--rate", 60, "--burstiness", 0.5],
     ],
 )
-def test_bad_options_are_named_in_one_sentence(tmp_path: Path, options: list[object], said: str) -> None:
-    done = load("--url", "http://127.0.0.1:9", "--model", "m", *options, "--out", tmp_path / "out")
+def test_the_window_ends_with_so_many_requests(truth_server: TruthServer, tokenizer: Path, tmp_path: Path, options: list[object]) -> None:
+    lengths = ["--input-tokens", 20, "--output-tokens", 5, "--tokenizer", tokenizer]
+    done = load("--url", truth_server.url, "--model", "truth", *options, "--requests", 40, "--warmup", 0.5, *lengths, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (trial,) = json.loads(done.stdout)["variants"]["endpoint"]["trials"]
+    (folder,) = (tmp_path / "out").iterdir()
+    records = pl.read_parquet(folder / "requests" / "*.parquet").sort("scheduled_ns")
+    outcome = RunFolder.open(folder).finished("trial_finished").popitem()[1]
+    measured = records.filter(pl.col("scheduled_ns").is_between(outcome["measure_from_ns"], outcome["measure_until_ns"], closed="left"))
+    assert len(measured) == trial["requests"]["ok"] == 40
+    assert measured["scheduled_ns"].max() == records["scheduled_ns"].max()
+    assert len(records) > 40  # the warm-up is driven beside them
+    assert outcome["measure_until_ns"] > measured["sent_ns"].max() - 50_000_000
+    assert set(records["status"]) == {"ok"}
+
+
+def test_equal_seeds_send_the_same_at_the_same_times(truth_server: TruthServer, tokenizer: Path, tmp_path: Path) -> None:
+    def offsets(seed: int, out: str) -> tuple[list[int], list[str]]:
+        options = ["--arrival", "poisson", "--rate", 50, "--requests", 10, "--warmup", 0, "--tokenizer", tokenizer, "--input-tokens", 9, "--seed", seed]
+        done = load("--url", truth_server.url, "--model", "truth", *options, "--output-tokens", 2, "--out", tmp_path / out)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / out).iterdir()
+        records = pl.read_parquet(folder / "requests" / "*.parquet").sort("scheduled_ns")
+        return (records["scheduled_ns"] - records["scheduled_ns"][0]).to_list(), records["prompt_id"].to_list()
+
+    first, again, other = offsets(7, "a"), offsets(7, "b"), offsets(8, "c")
+    assert first == again
+    assert first != other
+
+
+def test_a_bad_option_is_named_in_one_sentence(tmp_path: Path) -> None:
+    done = load("--url", "http://127.0.0.1:9", "--model", "m", "--arrival", "poisson", "--rate", 0, "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "perfbench: --rate: Input should be greater than 0; got 0.0\n"
     assert not (tmp_path / "out").exists()
 
 

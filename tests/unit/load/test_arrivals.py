@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from perfbench.load.arrivals import schedule
+from perfbench.load.arrivals import schedule, window_ns
 from perfbench.scenario.model import Output, Stage
 
 LEAST_P = 1e-4
@@ -203,3 +203,16 @@ def test_any_schedule_is_ascending_inside_the_stage_and_of_its_rate(made: Stage,
     rates = max(made.rate_per_s or 0, made.to_rate_per_s or 0)
     slack = 1 if made.arrival == "constant" else 8 * expected**0.5 + 12 + rates * length_s / 1000
     assert abs(len(offsets) - expected) <= slack
+
+
+@pytest.mark.parametrize("extra", [{"arrival": "constant"}, {"arrival": "poisson"}, {"arrival": "gamma", "burstiness": 0.3}])
+@pytest.mark.parametrize("warmup_s", [0.0, 2.5])
+def test_a_counted_window_holds_exactly_its_requests_and_ends_when_the_next_is_due(extra: dict[str, object], warmup_s: float) -> None:
+    values = {"name": "s", "rate_per_s": 8.0, "warmup_s": warmup_s, "output": Output(fixed=1), **extra}
+    counted = Stage.model_validate({**values, "requests": 200})
+    offsets_ns, length_ns, warmup_ns = schedule(counted, [3, 1]), window_ns(counted, [3, 1]), round(warmup_s * 1e9)
+    assert np.count_nonzero((offsets_ns >= warmup_ns) & (offsets_ns < warmup_ns + length_ns)) == 200
+    assert offsets_ns[-1] < warmup_ns + length_ns
+    longer = schedule(Stage.model_validate({**values, "duration_s": length_ns / 1e9 * 2}), [3, 1])
+    assert np.allclose(longer[: len(offsets_ns)], offsets_ns, atol=2)  # the same arrivals as in a window that is measured in seconds
+    assert abs(int(longer[len(offsets_ns)]) - (warmup_ns + length_ns)) <= 2

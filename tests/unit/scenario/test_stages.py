@@ -69,7 +69,7 @@ def test_every_needed_key_is_missed(load, arrival, keys):
 @pytest.mark.parametrize(
     "stray",
     ["concurrency: 3", "think_time_s: 1", "rate_per_s: 3", "burstiness: 2", "to_rate_per_s: 3", "steps: 2", "spike_at_s: 1", "spike_s: 1", "amplitude: 0.5",
-     "period_s: 9", "trace: {path: trace.jsonl}"],
+     "period_s: 9", "requests: 9", "trace: {path: trace.jsonl}"],
 )  # fmt: skip
 def test_a_key_of_another_arrival_is_refused_and_its_owners_are_named(load, arrival, stray):
     name = stray.partition(":")[0]
@@ -96,6 +96,8 @@ def test_a_key_of_another_arrival_is_refused_and_its_owners_are_named(load, arri
         ("spike", "spike_s: 20", "spike_s: 20.5", "spike_s", "would end 30.5 s after the start of a window of 30 s"),
         ("spike", "spike_s: 20", "spike_s: 5, duration_s: 14", "spike_s", "would end 15 s after the start of a window of 14 s"),
         ("spike", "spike_at_s: 10", "spike_at_s: -1", "spike_at_s", "greater than or equal to 0"),
+        ("closed", "think_time_s: 1.5", "requests: 0", "requests", "greater than or equal to 1"),
+        ("closed", "think_time_s: 1.5", "requests: 9, duration_s: 5", "requests", "ends with so many requests or after `duration_s`; give one"),
         ("closed", "think_time_s: 1.5", "think_time_s: -1", "think_time_s", "greater than or equal to 0"),
         ("trace", "until_s: 90", "until_s: 1", "trace.until_s", "1 s is not after `from_s` (1 s)"),
         ("trace", "path: trace.jsonl", "path: none.jsonl", "trace.path", "does not exist"),
