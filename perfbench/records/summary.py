@@ -205,6 +205,23 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """None where no judge has judged this variant."""
 
 
+class RooflineShare(msgspec.Struct, frozen=True, kw_only=True):
+    """How near one closed-loop stage came to the bound of its GPUs (plan/roofline.py): bound / measured mean, 1 being as fast as they can be."""
+
+    gpu: str
+    gpus: int
+    """That one sequence runs on."""
+    stage: str
+    streams: int
+    tpot_s: float
+    tpot_bound_s: float
+    tpot_share: float
+    ttft_s: float | None
+    ttft_bound_s: float
+    """Of a prompt alone: waiting for other streams counts as lost."""
+    ttft_share: float | None
+
+
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one variant."""
 
@@ -212,6 +229,8 @@ class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemorySummary
     cost: CostSummary
     quality: QualitySummary | None
+    roofline: list[RooflineShare] = []
+    """By closed-loop stage; empty where the GPU or the model's sizes are not known."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
