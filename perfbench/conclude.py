@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perfbench.analyse.summarise import summarise
+from perfbench.plan.measured import with_roofline
 from perfbench.report.html import render_html
 from perfbench.report.markdown import render_markdown
 from perfbench.report.model_card import render_model_card
@@ -12,7 +13,8 @@ from perfbench.results import RunFolder
 def conclude(folder: RunFolder) -> None:
     """Analyse the run and write summary.json, report.html, report.md and model_card.md into its folder."""
     folder.recover_telemetry()
-    summary, manifest = summarise(folder), folder.manifest()
+    manifest = folder.manifest()
+    summary = with_roofline(summarise(folder), manifest)
     folder.write_summary(summary)
     folder.write_text("report.html", render_html(folder, summary, manifest))
     folder.write_text("report.md", render_markdown(summary, manifest))

@@ -95,10 +95,10 @@ def _setting(args: dict[str, Any], wanted: Wanted) -> Setting:
     given = {"memory_utilization": float(utilization)} if isinstance(utilization, int | float) else {}
     weights = _choice(wanted.weights, get_args(Weights), "--weights") if wanted.weights is not None else _BY_TORCH.get(str(args.get("dtype", "")), "auto")
     cache = str(args.get("kv-cache-dtype", "auto"))
-    kv = _choice(wanted.kv, get_args(KvType), "--kv-dtype") if wanted.kv is not None else "fp8" if cache.startswith("fp8") else "auto"
-    return Setting(
-        weights=weights, kv=kv, max_model_len=_number(args, "max-model-len"), max_num_seqs=_number(args, "max-num-seqs"), **given
-    )
+    kv: KvType = "fp8" if cache.startswith("fp8") else "auto"
+    if wanted.kv is not None:
+        kv = _choice(wanted.kv, get_args(KvType), "--kv-dtype")
+    return Setting(weights=weights, kv=kv, max_model_len=_number(args, "max-model-len"), max_num_seqs=_number(args, "max-num-seqs"), **given)
 
 
 def _choice(given: str, known: Sequence[str], flag: str) -> Any:

@@ -31,7 +31,7 @@ def config_folder(ref: ModelRef, config: str = "config.json") -> Path:
     if ref.path is not None:
         return Path(ref.path)
     assert ref.hub is not None
-    missing = f"{ref.hub} is not in the local cache; an estimate downloads nothing: give --model with a folder or a config.json, or go online once with `perfbench run`"
+    missing = f"{ref.hub} is not in the local cache, and an estimate downloads nothing; give --model with a folder or a config.json"
     try:
         from huggingface_hub import try_to_load_from_cache
     except ModuleNotFoundError:

@@ -88,7 +88,8 @@ def estimate(
     kind, problem = _compute_type(shape, gpu, name, setting.weights)
     weights = _served_weights(shape, setting.weights)
     kv = "fp8" if setting.kv == "fp8" else _activation_type(shape, setting.weights)
-    slots = 0 if lora is None else lora_bytes(shape, max_loras=lora.max_loras, max_lora_rank=lora.max_rank, dtype=_activation_type(shape, setting.weights), devices=devices)
+    wide = _activation_type(shape, setting.weights)
+    slots = 0 if lora is None else lora_bytes(shape, max_loras=lora.max_loras, max_lora_rank=lora.max_rank, dtype=wide, devices=devices)
     held = weights_bytes(shape, weights, devices=devices)
     result = Estimated(
         variant=variant, gpu=name, gpus=devices, fits=False, reason="", weights_bytes=held, lora_bytes=slots,
@@ -97,9 +98,8 @@ def estimate(
     budget = round(setting.memory_utilization * gpu.memory_bytes)
     problem = problem or _split_problem(shape, devices)
     if problem is None and held + slots >= budget:
-        problem = (
-            f"weights{' and LoRA slots' if slots else ''} take {_gib(held + slots)} a GPU; {setting.memory_utilization:g} of {gpu.memory_gb:g} GB is {_gib(budget)}"
-        )
+        what = "weights and LoRA slots take" if slots else "weights take"
+        problem = f"{what} {_gib(held + slots)} a GPU; {setting.memory_utilization:g} of {gpu.memory_gb:g} GB is {_gib(budget)}"
     cache = budget - held - slots
     longest = max(setting.max_model_len or 0, *(prompt + answer for prompt, answer in lengths))
     if problem is None and kv_bytes_of_sequence(shape, longest, kv, devices=devices) > cache:
@@ -107,16 +107,16 @@ def estimate(
     if problem is not None:
         return msgspec.structs.replace(result, reason=problem)
     model = served(shape, gpu, name, devices, setting, lora.adapter_parameters if lora and variant == "adapter" else 0)
-    return msgspec.structs.replace(result, **_figures(model, cache, longest, lengths, setting), fits=True, reason=_layout(shape, devices, kind, setting.weights))
+    figures = _figures(model, cache, longest, lengths, setting)
+    return msgspec.structs.replace(result, **figures, fits=True, reason=_layout(shape, devices, kind, setting.weights))
 
 
 def served(shape: ModelShape, gpu: Gpu, name: str, devices: int, setting: Setting, adapter_parameters: int) -> Served:
     """The model in the types that the setting means, for the roofline. `name` is the GPU's."""
     kind, _ = _compute_type(shape, gpu, name, setting.weights)
     kv = "fp8" if setting.kv == "fp8" else _activation_type(shape, setting.weights)
-    return Served(
-        shape, gpu, devices, _served_weights(shape, setting.weights), kv, gpu.operations_per_s(kind) if kind is not None else None, adapter_parameters
-    )
+    speed = gpu.operations_per_s(kind) if kind is not None else None
+    return Served(shape, gpu, devices, _served_weights(shape, setting.weights), kv, speed, adapter_parameters)
 
 
 def _figures(model: Served, cache: int, longest: int, lengths: Sequence[tuple[int, int]], setting: Setting) -> dict[str, float | int | None]:

@@ -108,7 +108,7 @@ def _read_bytes(served: Served, batch: float) -> float:
 
 def _touched(share: float, batch: float) -> float:
     """Of matrices that a token goes through with probability `share`, the part that a batch goes through."""
-    return 1 - (1 - share) ** max(batch, 1.0)
+    return 1 - float((1 - share) ** max(batch, 1.0))
 
 
 def _kv_bytes(served: Served, context_tokens: float) -> float:

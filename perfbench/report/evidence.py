@@ -41,6 +41,30 @@ def memory_table(summary: Summary) -> Table:
     return Table("memory", "Memory by variant", "Variants on one server share its memory: each row shows all of it.", columns, rows)
 
 
+def roofline_table(summary: Summary) -> Table:
+    """How near each closed-loop stage came to the bound of its GPUs; no row where the GPU is not known."""
+    columns = (
+        Column("Stage", align="left"), Column("Variant", align="left"), Column("Streams"), Column("TPOT"), Column("bound"), Column("of the roofline"),
+        Column("TTFT"), Column("bound"), Column("of the roofline"),
+    )  # fmt: skip
+    shares = [(name, one) for name, variant in summary.variants.items() for one in variant.roofline]
+    order = list(dict.fromkeys(one.stage for _, one in shares))
+    rows = tuple(
+        (
+            Cell(one.stage), Cell(name), Cell(formats.count(one.streams)),
+            Cell(formats.seconds(one.tpot_s)), Cell(formats.seconds(one.tpot_bound_s)), Cell(formats.percent(one.tpot_share)),
+            Cell(formats.seconds(one.ttft_s)), Cell(formats.seconds(one.ttft_bound_s)), Cell(formats.percent(one.ttft_share)),
+        )
+        for name, one in sorted(shares, key=lambda share: order.index(share[1].stage))
+    )  # fmt: skip
+    on = shares[0][1] if shares else None
+    caption = "" if on is None else (
+        f"{on.gpus} x {on.gpu}: means over all requests, against the least time that the maker's figures for bandwidth and compute allow. TTFT's bound is "
+        "that of a prompt alone on the server: waiting for other streams counts as lost. Communication between GPUs is not in the bounds."
+    )  # fmt: skip
+    return Table("roofline", "Share of the roofline", caption, columns, rows)
+
+
 def cost_table(summary: Summary) -> Table:
     """What a request costs, and the sentence that each figure rests on."""
     sign = formats.currency_sign(currency_of(summary)).strip()

@@ -61,6 +61,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
     return {
         "main": tables.main_table(summary, manifest),
         "stages": tables.stage_table(summary),
+        "roofline": evidence.roofline_table(summary),
         "adapters": adapters.adapters_table(summary),
         "stage_names": stages,
         "headline_stage": headline.stage if headline else None,

@@ -33,7 +33,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     parts.append(table_markdown(evidence.quality_table(summary)))
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
     folded = [stage_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
-    folded += [evidence.labels_table(summary), evidence.reference_table(summary)]
+    folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]
     parts += [_folded(table) for table in folded]
     parts += [f"{escape_line(what)}: {escape(line)}" for what, line in evidence.trace_lines(manifest)]
     missing = evidence.not_measured(summary, manifest)

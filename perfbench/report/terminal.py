@@ -41,7 +41,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     tables = [main_table(summary, manifest), stage_table(summary), adapters_table(summary)]
     if headline is not None:
         tables.append(adapter_tax_table(summary, headline.stage))
-    tables.append(evidence.audit_findings_table(summary))
+    tables += [evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
     for table in tables:
         if table.rows:
             console.print()

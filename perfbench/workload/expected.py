@@ -17,13 +17,14 @@ import numpy as np
 
 from perfbench.errors import InputError, PerfbenchError
 from perfbench.load.traces import trace_part
+from perfbench.models.cached import config_folder
 from perfbench.prompts import Renderer
 from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.model import Scenario, Stage
 from perfbench.scenario.references import Data
 from perfbench.scenario.workload import PromptSource
 from perfbench.workload.lengths import draw_lengths
-from perfbench.workload.sources import tokens_for
+from perfbench.workload.tokens import LocalTokens
 
 Item = TypeVar("Item")
 
@@ -90,12 +91,14 @@ def _of_source(scenario: Scenario, source: PromptSource, key: str, count: int) -
 
 
 def _counted(scenario: Scenario, data: Data, count: int) -> list[int]:
-    if not scenario.variants:
+    served = scenario.models.base or scenario.models.merged
+    if not scenario.variants or served is None:
         raise _cannot("the prompts of an endpoint are counted by its own tokenizer, which is not asked")
     renderer = Renderer(scenario.prompt)
     rows = _sample(read_rows(data.path, data.limit, data.columns), count)
     try:
-        tokens = tokens_for(None, scenario)
+        # The folder may hold no weights, and nothing is downloaded: resolve_model asks for both.
+        tokens = LocalTokens(config_folder(served, "tokenizer.json"), scenario.serve.args.get("chat-template"))
         return [len(tokens.ids(renderer.prompt(str(number), row, f"row {number} of {data.path}"))) for number, row in enumerate(rows)]
     except PerfbenchError as error:
         raise _cannot(f"the prompts cannot be counted: {error.message}") from None
