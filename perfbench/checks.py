@@ -75,13 +75,13 @@ def skip_reference_check(folder: RunFolder, variants: Collection[str]) -> None:
         folder.append_journal("reference_check", variant, ReferenceCheck(variant=variant, verdict="skipped", reason="--no-reference-check"))
 
 
-def check_held_out(folder: RunFolder, prepared: Prepared) -> frozenset[str] | None:
+def check_held_out(folder: RunFolder, prepared: Prepared, on_rows: Callable[[int], None] | None = None) -> frozenset[str] | None:
     """Ids of held-out samples that also stand in the training data; None where the scenario names none. Asks no server."""
     quality = prepared.scenario.quality
     if quality is None or prepared.held_out is None:
         return None
     ids = [prompt.prompt_id for prompt in prepared.held_out.prompts]
-    contamination = check_contamination(quality, prepared.scenario.prompt, ids, prepared.held_out.rows)
+    contamination = check_contamination(quality, prepared.scenario.prompt, ids, prepared.held_out.rows, on_rows)
     if contamination is None:
         return None
     if "" not in folder.finished("contamination"):

@@ -84,7 +84,7 @@ def _carry_out(run: _Run) -> RunFolder:
     run.progress.phase(f"run {folder.path}: {len(todo)} trials")
     try:
         with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log") as load:
-            contaminated = check_held_out(folder, prepared)
+            contaminated = check_held_out(folder, prepared, lambda rows: run.progress.update(f"{rows:,} training rows compared with the held-out ones"))
             for visit in plan_visits(prepared.servers, todo, side_by_side=prepared.scenario.serve.side_by_side or not prepared.scenario.variants):
                 _visit(run, visit, load, contaminated)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ Texts are compared after normalisation: NFKC, case folded, punctuation and white
 
 Exact and 13-gram are hash look-ups, linear in the text. Fuzzy compares a sample only with training rows of a fitting length
 that share one of its rarest words (at most CANDIDATES of them), so it can miss a near copy whose rare words were all changed; with no
-such limit it would be quadratic. What is compared is what a row brings into the prompt, not the template's own words, which all
+such limit it would be quadratic. Training text is read in blocks, so that memory is bounded by the held-out text and one block. What is compared is what a row brings into the prompt, not the template's own words, which all
 rows share: `train_column` where given, else the columns that the prompt's templates use.
 """
 
@@ -19,7 +19,9 @@ import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import jinja2
 import jinja2.meta
@@ -29,13 +31,15 @@ import numpy as np
 import numpy.typing as npt
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.scenario.data_files import read_rows
+from perfbench.scenario.data_files import iter_rows
 from perfbench.scenario.model import Prompt
 from perfbench.scenario.quality import Quality
 
 NGRAM = 13
 FUZZY_RATIO = 90.0
 CANDIDATES = 200
+"""Of each block."""
+BLOCK_ROWS = 25_000
 _POSTINGS = 2000
 _RAREST = 6
 """Words of a sample that are looked up; a near copy at 90% keeps most of its words."""
@@ -43,6 +47,8 @@ _LENGTH_BAND = FUZZY_RATIO / (200 - FUZZY_RATIO)
 """ratio = 200 M / (a + b) with M <= min(a, b): at 90 the shorter text has at least 9/11 of the longer one's length."""
 
 Hashes = npt.NDArray[np.uint64]
+Grams = tuple[Hashes, npt.NDArray[np.int64]]
+"""Hashes of 13 words in a row, and the number of the text that each stands in."""
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,26 +83,35 @@ class Contamination(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(match.sample_id for match in (*self.ngram, *self.fuzzy))
 
 
-def check_contamination(quality: Quality, prompt: Prompt, sample_ids: Sequence[str], rows: Sequence[dict[str, object]]) -> Contamination | None:
+def check_contamination(
+    quality: Quality,
+    prompt: Prompt,
+    sample_ids: Sequence[str],
+    rows: Sequence[dict[str, object]],
+    on_rows: Callable[[int], None] | None = None,
+) -> Contamination | None:
     """Compare the held-out rows with the scenario's training data; None when it names none ("unknown", not "clean").
 
-    Raises ScenarioError where the training rows lack the columns to compare.
+    `on_rows` is told how many training rows have been compared. Raises ScenarioError where the training rows lack the columns to compare.
     """
     if quality.train_data is None:
         return None
-    training = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
-    columns = _prompt_columns(prompt)
-    if quality.train_column is not None:
-        training_texts = [str(row[quality.train_column]) for row in training]
-    else:
-        lacking = next((number for number, row in enumerate(training) if not columns <= row.keys()), None)
-        if lacking is not None:
-            problem = f"row {lacking} of {quality.train_data.path} lacks {', '.join(sorted(columns - training[lacking].keys()))}, which the prompt is made of"
-            raise ScenarioError("scenario", [Finding("quality.train_column", f"{problem}; name the column that holds the training text")])
-        training_texts = [_row_text(row, columns) for row in training]
-    column = quality.train_column
+    columns, column = _prompt_columns(prompt), quality.train_column
     texts = [str(row[column]) if column is not None and column in row else _row_text(row, columns) for row in rows]
-    return find_contamination(sample_ids, texts, training_texts)
+    return find_contamination(sample_ids, texts, _training_texts(quality, columns), on_rows)
+
+
+def _training_texts(quality: Quality, columns: frozenset[str]) -> Iterator[str]:
+    data = quality.train_data
+    assert data is not None
+    for number, row in enumerate(iter_rows(data.path, data.limit, data.columns)):
+        if quality.train_column is not None:
+            yield str(row[quality.train_column])
+        elif columns <= row.keys():
+            yield _row_text(row, columns)
+        else:
+            problem = f"row {number} of {data.path} lacks {', '.join(sorted(columns - row.keys()))}, which the prompt is made of"
+            raise ScenarioError("scenario", [Finding("quality.train_column", f"{problem}; name the column that holds the training text")])
 
 
 def _prompt_columns(prompt: Prompt) -> frozenset[str]:
@@ -109,28 +124,47 @@ def _row_text(row: dict[str, object], columns: frozenset[str]) -> str:
     return " ".join(str(row[column]) for column in sorted(columns) if column in row)
 
 
-def find_contamination(sample_ids: Sequence[str], texts: Sequence[str], training_texts: Sequence[str]) -> Contamination:
-    """Compare held-out texts with training texts. Pure."""
+def find_contamination(
+    sample_ids: Sequence[str], texts: Sequence[str], training_texts: Iterable[str], on_rows: Callable[[int], None] | None = None
+) -> Contamination:
+    """Compare held-out texts with training texts, which are read once. Pure."""
     samples = [normalise_text(text) for text in texts]
-    training = [normalise_text(text) for text in training_texts]
-    exact = _exact(samples, training)
-    rest = [index for index, text in enumerate(samples) if text and index not in exact]
-    ngram = _ngram(rest, samples, training)
-    fuzzy = _fuzzy([index for index in rest if index not in ngram], samples, training)
+    ids: dict[str, int] = {}
+    grams = _grams([[ids.setdefault(word, len(ids) + 1) for word in text.split()] for text in samples])
+    exact: dict[int, _Hit] = {}
+    ngram: dict[int, _Hit] = {}
+    fuzzy: dict[int, _Hit] = {}
+    rows = 0
+    training = iter(training_texts)
+    while block := list(islice(training, BLOCK_ROWS)):
+        normal = [normalise_text(text) for text in block]
+        for index, row in _exact(samples, normal).items():
+            exact.setdefault(index, _Hit(rows + row, block[row]))
+        for index, row in _ngram(samples, grams, normal, ids).items():
+            ngram.setdefault(index, _Hit(rows + row, block[row]))
+        # Who stands in a stronger list already need not be looked up; a later block may still move a sample up.
+        rest = [index for index, text in enumerate(samples) if text and index not in exact and index not in ngram]
+        for index, (row, ratio) in _fuzzy(rest, samples, normal).items():
+            if index not in fuzzy or ratio > (fuzzy[index].ratio or 0.0):
+                fuzzy[index] = _Hit(rows + row, block[row], ratio)
+        rows += len(block)
+        if on_rows is not None:
+            on_rows(rows)
 
-    def matches(found: dict[int, int], ratios: dict[int, float] | None = None) -> list[Match]:
-        return [
-            Match(sample_id=sample_ids[index], text=texts[index], training_row=row, training_text=training_texts[row], ratio=ratios[index] if ratios else None)
-            for index, row in sorted(found.items())
-        ]
+    def matches(found: dict[int, _Hit], *stronger: dict[int, _Hit]) -> list[Match]:
+        kept = sorted(index for index in found if not any(index in other for other in stronger))
+        return [Match(sample_id=sample_ids[index], text=texts[index], training_row=row, training_text=text, ratio=ratio)
+                for index in kept for row, text, ratio in [found[index]]]  # fmt: skip
 
     return Contamination(
-        samples=len(texts),
-        training_rows=len(training_texts),
-        exact=matches(exact),
-        ngram=matches(ngram),
-        fuzzy=matches({index: row for index, (row, _) in fuzzy.items()}, {index: ratio for index, (_, ratio) in fuzzy.items()}),
+        samples=len(texts), training_rows=rows, exact=matches(exact), ngram=matches(ngram, exact), fuzzy=matches(fuzzy, exact, ngram)
     )
+
+
+class _Hit(NamedTuple):
+    row: int
+    text: str
+    ratio: float | None = None
 
 
 def normalise_text(text: str) -> str:
@@ -151,18 +185,17 @@ def _exact(samples: Sequence[str], training: Sequence[str]) -> dict[int, int]:
     return {index: first[text] for index, text in enumerate(samples) if text and text in first}
 
 
-def _ngram(rest: Sequence[int], samples: Sequence[str], training: Sequence[str]) -> dict[int, int]:
+def _ngram(samples: Sequence[str], grams: Grams, training: Sequence[str], ids: dict[str, int]) -> dict[int, int]:
     """sample -> first training row with 13 words in a row in common. Hash hits are checked against the words themselves."""
-    ids: dict[str, int] = {}
-    sample_grams, sample_of = _grams([samples[index] for index in rest], ids)
-    training_grams, row_of = _grams(training, ids)
+    sample_grams, sample_of = grams
+    training_grams, row_of = _grams([[ids.get(word, 0) for word in text.split()] for text in training])  # 0: a word of no sample
     hits = np.nonzero(np.isin(training_grams, sample_grams))[0]
     rows_by_hash: dict[int, list[int]] = defaultdict(list)
     for hit in hits:
         rows_by_hash[int(training_grams[hit])].append(int(row_of[hit]))
     found: dict[int, int] = {}
     for gram in np.nonzero(np.isin(sample_grams, training_grams[hits]))[0]:
-        index = rest[int(sample_of[gram])]
+        index = int(sample_of[gram])
         for row in rows_by_hash[int(sample_grams[gram])][:3]:
             if _shares_words(samples[index], training[row]):
                 found[index] = min(row, found.get(index, row))
@@ -175,14 +208,13 @@ def _shares_words(left: str, right: str) -> bool:
     return not grams[0].isdisjoint(grams[1])
 
 
-def _grams(texts: Sequence[str], ids: dict[str, int]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+def _grams(words: Sequence[Sequence[int]]) -> Grams:
     """A 64-bit hash of every 13 words in a row, and the text each one stands in. Vectorised: one pass over all words of all texts."""
-    words = [[ids.setdefault(word, len(ids) + 1) for word in text.split()] for text in texts]
     lengths = np.array([len(line) for line in words], dtype=np.int64)
     flat = np.fromiter((word for line in words for word in line), dtype=np.uint64, count=int(lengths.sum()))
     if len(flat) < NGRAM:
         return np.empty(0, np.uint64), np.empty(0, np.int64)
-    text_of = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
+    text_of = np.repeat(np.arange(len(words), dtype=np.int64), lengths)
     windows = len(flat) - NGRAM + 1
     mixed = (flat + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)

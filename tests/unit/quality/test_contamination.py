@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from perfbench.errors import ScenarioError
+from perfbench.quality import contamination
 from perfbench.quality.contamination import check_contamination, find_contamination, normalise_text
 from perfbench.scenario.model import Prompt
 from perfbench.scenario.quality import Classification, Quality
@@ -92,6 +93,45 @@ def test_exact_is_set_membership_whatever_the_texts(samples: list[str], training
     known = {normalise_text(text) for text in training} - {""}
     assert found.flagged_ids == {str(n) for n, text in enumerate(samples) if normalise_text(text) in known}
     assert not found.flagged_ids & found.warned_ids
+
+
+VARIANTS = {
+    "case": str.upper,
+    "white space": lambda text: "\n ".join(text.split()) + "\t",
+    "punctuation": lambda text: "\u00bf" + ", ".join(text.split()) + "?!",
+    "width": lambda text: "".join(chr(ord(letter) + 0xFEE0) if "a" <= letter <= "z" else letter for letter in text),
+}
+"""What normalisation must see through: each is the same words."""
+WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9), min_size=3, max_size=30)
+
+
+@given(WORDS, st.sampled_from(sorted(VARIANTS)), st.integers(0, 40), st.integers(1, 60))
+def test_every_planted_variant_of_a_training_row_is_flagged_with_its_row(words: list[str], variant: str, place: int, block: int) -> None:
+    planted = " ".join(words)
+    training = [f"row {number} of something else altogether" for number in range(40)]
+    training.insert(place, planted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contamination, "BLOCK_ROWS", block)
+        found = find_contamination(["planted", "clean"], [VARIANTS[variant](planted), "a clean sample that nobody has seen"], training)
+    assert [(match.sample_id, match.training_row, match.training_text) for match in found.exact] == [("planted", place, planted)]
+    assert found.training_rows == 41
+    assert not found.warned_ids
+
+
+def test_blocks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample stands in its strongest list with the first row, whichever block that row is in; a fuzzy one with its nearest row."""
+    near, nearer = "My card has not arrived yet; what next", "My card has not arrived yet, what now then"
+    training = [f"{LONG} one", near, "filler", nearer, f"{LONG} two", "Copied, word for word", "copied word FOR word", f"once more {LONG}", "an exact copy here"]
+    samples = [f"Well: {LONG}!", "my card has not arrived yet what now the", "copied word for word", f"{LONG} one", "an exact copy here"]
+    whole = find_contamination([str(n) for n in range(5)], samples, training)
+    told: list[int] = []
+    for block in (1, 2, 3):
+        monkeypatch.setattr(contamination, "BLOCK_ROWS", block)
+        assert find_contamination([str(n) for n in range(5)], samples, iter(training), told.append if block == 3 else None) == whole
+    assert told == [3, 6, 9]
+    assert [(match.sample_id, match.training_row) for match in whole.exact] == [("2", 5), ("3", 0), ("4", 8)]
+    assert [(match.sample_id, match.training_row) for match in whole.ngram] == [("0", 0)]
+    assert [(match.sample_id, match.training_row) for match in whole.fuzzy] == [("1", 3)]
 
 
 def quality(tmp_path: Path, rows: list[dict[str, object]], training: list[dict[str, object]] | None, column: str | None = None) -> Quality:
