@@ -8,8 +8,10 @@ Texts are compared after normalisation: NFKC, case folded, punctuation and white
 
 Exact and 13-gram are hash look-ups, linear in the text. Fuzzy compares a sample only with training rows of a fitting length
 that share one of its rarest words (at most CANDIDATES of them), so it can miss a near copy whose rare words were all changed; with no
-such limit it would be quadratic. Training text is read in blocks, so that memory is bounded by the held-out text and one block. What is compared is what a row brings into the prompt, not the template's own words, which all
-rows share: `train_column` where given, else the columns that the prompt's templates use.
+such limit it would be quadratic. Training text is read in blocks, so that memory is bounded by the held-out text and one block.
+
+What is compared is what a row brings into the prompt, not the template's own words, which all rows share: `train_column` where
+given, else the columns that the prompt's templates use.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def test_every_planted_variant_of_a_training_row_is_flagged_with_its_row(words: 
 def test_blocks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample stands in its strongest list with the first row, whichever block that row is in; a fuzzy one with its nearest row."""
     near, nearer = "My card has not arrived yet; what next", "My card has not arrived yet, what now then"
-    training = [f"{LONG} one", near, "filler", nearer, f"{LONG} two", "Copied, word for word", "copied word FOR word", f"once more {LONG}", "an exact copy here"]
+    training = [f"{LONG} one", near, "filler", nearer, f"{LONG} two", "Copied, word for word", "copied word FOR word", f"once more {LONG}"]
+    training.append("an exact copy here")
     samples = [f"Well: {LONG}!", "my card has not arrived yet what now the", "copied word for word", f"{LONG} one", "an exact copy here"]
     whole = find_contamination([str(n) for n in range(5)], samples, training)
     told: list[int] = []
