@@ -11,20 +11,21 @@ length decide where there are any. Without an SLO every request is good, and the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.slo import good, judgeable, slo_result
-from perfbench.analyse.stats import BATCHES, NO_INTERVAL, Interval, mean_interval
+from perfbench.analyse.stages import together
+from perfbench.analyse.stats import Interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
-from perfbench.records import CostSummary, QualityRecord
+from perfbench.records import CostSummary, Estimate, QualityRecord
 from perfbench.scenario.model import Cost
 
 _J_PER_KWH = 3.6e6
@@ -41,7 +42,7 @@ class StageResult:
     goodput_per_s: float | None
     """None without an SLO, or where usage is missing."""
     goodput_interval: Interval
-    """95%, by batch means over equal parts of the windows; of all requests, without an SLO."""
+    """95%, see intervals.py; of all requests, without an SLO. None where the trials are too short for one."""
     tokens_per_request: float | None
     """Mean output tokens of good requests (of all, without an SLO)."""
     prompt_tokens: float | None
@@ -94,18 +95,11 @@ def _mean(requests: pl.DataFrame, column: str) -> float | None:
 
 
 def _rate_interval(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Interval:
-    """Of the rate at which good requests end. A window is cut into BATCHES parts, so that repeats enter with their own spread; none where nothing ended."""
-    rates: list[float] = []
-    for trial in trials:
-        outcome = trial.outcome
-        ended = trial.requests.filter(ended_in_window(outcome))
-        counted = ended.filter(good(experiment.slo)) if experiment.slo else ended
-        edges = np.linspace(outcome.measure_from_ns, outcome.measure_until_ns, BATCHES + 1)
-        rates += (np.histogram(counted["end_ns"].to_numpy(), edges)[0] / (np.diff(edges) / 1e9)).tolist()
-    if not any(rates):
-        return NO_INTERVAL
-    low, high = mean_interval(np.array(rates))
-    return Interval(None if low is None else max(low, 0.0), high)
+    """Of the rate at which good requests end, each repeat a cluster."""
+    name = "goodput_per_s" if experiment.slo else "requests_per_s"
+    rates = [trial.summary.rates for trial in trials]
+    found = together([one.intervals.get(name, Estimate(value=getattr(one, name))) for one in rates])
+    return Interval(found.ci95_low, found.ci95_high)
 
 
 def _energy(trials: Sequence[AnalysedTrial]) -> float | None:
@@ -213,11 +207,46 @@ def _summary(
         usd_per_correct_request=at_slo / passed if at_slo is not None and passed else None,
         usd_per_request_raw=raw_price,
         basis=basis,
+        intervals=_intervals(at_slo, at, quality),
         energy_usd_per_request=energy,
         server_hour_usd=price.hour_usd,
         gpus_per_server=price.gpus,
         currency=cost.currency,
     )
+
+
+def _intervals(price: float | None, at: StageResult, quality: Sequence[QualityRecord]) -> dict[str, Estimate]:
+    """By the name of the price. Tokens a good request is taken as known: it varies far less than the rate. The share that passed is independent of
+    the rate (other requests, asked before), so its relative error adds in quadrature."""
+    low, high = at.goodput_interval
+    rate = at.goodput_per_s if at.goodput_per_s is not None else at.requests_per_s
+    if price is None or not low or high is None:
+        return {}
+    dear, cheap = rate / low, rate / high
+    found = {"usd_per_request": _scaled(price, cheap, dear)}
+    if at.tokens_per_request:
+        found["usd_per_million_output_tokens"] = _scaled(price / at.tokens_per_request * 1e6, cheap, dear)
+    passed, least, most = _passed_interval(quality)
+    if passed and least and most is not None:
+        both = [math.exp(sign * math.hypot(math.log(one), math.log(other))) for sign, one, other in ((-1, cheap, most / passed), (1, dear, passed / least))]
+        found["usd_per_correct_request"] = _scaled(price / passed, *both)
+    return found
+
+
+def _scaled(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value=value, ci95_low=value * low, ci95_high=value * high)
+
+
+def _passed_interval(quality: Sequence[QualityRecord]) -> tuple[float | None, float | None, float | None]:
+    """Share of samples passed, with Wilson's interval."""
+    from perfbench.quality.intervals import wilson
+
+    share = pass_share(quality)
+    if share is None:
+        return None, None, None
+    told = [record.passed for record in quality if record.passed is not None]
+    low, high = wilson(float(sum(told)), len(told))
+    return share, low, high
 
 
 def _no_price(reason: str, experiment: Experiment, price: ServerPrice, raw_price: float | None = None) -> CostSummary:

@@ -1,10 +1,8 @@
-"""Percentiles, intervals and paired differences for requests that are not independent. Pure numpy; seeded, so that a run analysed twice reads the same.
+"""Percentiles and paired differences of requests that are not independent. Pure numpy; seeded, so that a run analysed twice reads the same.
 
-Requests of one trial share queues and batches: neighbours are alike, and the textbook interval s/sqrt(n) is too narrow. Two remedies are used:
+Requests of one trial share queues and batches: neighbours are alike, and the textbook interval s/sqrt(n) is too narrow. `intervals` holds the remedy for one
+trial; here stands the one for two of them that were driven alike:
 
-- `mean_interval`: batch means (Schmeiser 1982, "Batch size effects in the analysis of simulation output"). The series is cut into BATCHES runs of
-  neighbours; the batch means are nearly independent once a batch outlasts the correlation, and Student's t with BATCHES - 1 degrees of freedom does the rest.
-  Few, long batches: on AR(1) and M/M/1 series of 200 requests 8 of them cover better than 20, and cost little width.
 - `paired_interval`: circular block bootstrap (Politis & Romano 1992) over prompts in sending order inside each repeat, block length n^(1/3) (Hall, Horowitz
   & Jing 1995), widened for small n as in Hesterberg 2015, "What teachers should know about the bootstrap", 5.3; where there are several repeats, their
   disagreement comes on top as a second level.
@@ -22,12 +20,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 BATCHES = 8
+"""Degrees of freedom that each repeat's own noise is credited with when repeats are tested for disagreement."""
 MIN_PAIRED = 8
 """Fewer prompts than this give no interval: a bootstrap of so few values cannot show what it has not seen."""
 REPLICATES = 2000
 DISAGREE_P = 0.25
 """Repeats are treated as alike only where there is no sign of the contrary: the level at which Bancroft (1964) pools variances."""
-_Z975 = 1.959963984540054
+Z975 = 1.959963984540054
 
 
 class Interval(NamedTuple):
@@ -59,25 +58,6 @@ def percentile(values: Floats, percent: float) -> float | None:
     if len(values) * (100 - percent) < 100:
         return None
     return float(np.quantile(values, percent / 100, method="inverted_cdf"))
-
-
-def mean_interval(sums: Floats, counts: Floats | None = None) -> Interval:
-    """95% interval of the mean of a series in time order, by batch means; None for fewer values than BATCHES.
-
-    With `counts`, value i is the sum of counts[i] pooled readings (all chunk gaps of a request) and the mean is sum(sums) / sum(counts).
-    """
-    n = len(sums)
-    if n < BATCHES:
-        return NO_INTERVAL
-    weights = np.ones(n) if counts is None else counts
-    edges = np.linspace(0, n, BATCHES + 1).astype(int)[:-1]
-    batch_counts = np.add.reduceat(weights, edges)
-    if np.any(batch_counts <= 0):
-        return NO_INTERVAL
-    means = np.add.reduceat(sums, edges) / batch_counts
-    centre = float(np.sum(sums) / np.sum(weights))
-    half = student_t975(BATCHES - 1) * float(np.std(means, ddof=1)) / math.sqrt(BATCHES)
-    return Interval(centre - half, centre + half)
 
 
 def student_t975(degrees: int) -> float:
@@ -121,7 +101,7 @@ def _between(means: Floats, deviations: Floats) -> float:
         return 0.0
     spread, noise = float(np.var(means, ddof=1)), float(np.mean(np.var(deviations, axis=1)))
     disagree = spread > 0 and (noise == 0 or fdtrc(count - 1, count * BATCHES, spread / noise) < DISAGREE_P)
-    return math.sqrt(spread / count) * (student_t975(count - 1) / _Z975 if disagree else 1.0)
+    return math.sqrt(spread / count) * (student_t975(count - 1) / Z975 if disagree else 1.0)
 
 
 def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
@@ -132,7 +112,7 @@ def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
     ring = np.concatenate([[0.0], np.cumsum(np.concatenate([centred, centred[: length - 1]]))])
     block_sums = ring[length:] - ring[:-length]
     # Blocks are the independent units, and there are few of them.
-    widen = student_t975(blocks - 1) / _Z975 * math.sqrt(blocks / (blocks - 1))
+    widen = student_t975(blocks - 1) / Z975 * math.sqrt(blocks / (blocks - 1))
     starts = rng.integers(0, n, (REPLICATES, blocks))
     return np.asarray(block_sums[starts].sum(axis=1) / (blocks * length) * widen)
 

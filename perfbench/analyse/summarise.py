@@ -18,8 +18,9 @@ from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
+from perfbench.analyse.stages import stage_summaries
 from perfbench.analyse.telemetry import Telemetry
-from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, energy_summary, metric_summaries, rates, request_counts
+from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependence_of, energy_summary, metric_summaries, rates, request_counts
 from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
@@ -111,7 +112,8 @@ def analyse_trials(
 
 def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Experiment) -> AnalysedTrial:
     outcome, requests = given.outcome, given.requests
-    metrics = metric_summaries(folder, plan.trial, requests, outcome)
+    alike = dependence_of(requests, outcome, plan.arrival)
+    metrics = metric_summaries(folder, plan.trial, requests, outcome, alike)
     devices = given.telemetry.devices_of(given.server) if given.server is not None else []
     joules = given.telemetry.growth("energy_j", outcome, devices=devices) if devices else None
     energy = energy_summary(joules, requests, outcome)
@@ -122,9 +124,9 @@ def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Ex
         audit=audit(given),
         requests=request_counts(requests, outcome),
         metrics=metrics if energy is None else {**metrics, "energy_j_per_request": energy},
-        rates=rates(requests, outcome, experiment.slo),
+        rates=rates(requests, outcome, experiment.slo, alike),
         slo=slo_result(requests.filter(scheduled_in_window(outcome)), experiment.slo),
-        adapters=adapter_summaries(requests, outcome),
+        adapters=adapter_summaries(requests, outcome, alike),
     )
     return AnalysedTrial(plan, outcome, requests, summary)
 
@@ -155,6 +157,7 @@ def _variant(
     memory = memory_summary(variant, server, windows=windows, telemetry=telemetry, experiment=experiment, models=manifest.models)
     return VariantSummary(
         trials=[trial.summary for trial in mine],
+        stages=stage_summaries([trial.summary for trial in mine]),
         memory=memory,
         cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant),
         quality=_decided(quality.get("base"), quality[variant], experiment),

@@ -17,9 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from perfbench.analyse.metrics import per_request_columns
+from perfbench.analyse.stats import Floats
 from perfbench.records import TrialOutcome
 from perfbench.results import RunFolder
 
@@ -56,3 +58,10 @@ def ended_in_window(outcome: TrialOutcome) -> pl.Expr:
 def window_s(outcome: TrialOutcome) -> float:
     """Length of the measured window, seconds."""
     return (outcome.measure_until_ns - outcome.measure_from_ns) / 1e9
+
+
+def in_flight_when_due(requests: pl.DataFrame, outcome: TrialOutcome) -> Floats:
+    """How many of the trial's requests, warm-up included, were due and had not ended when each measured one was due; in time order."""
+    due, ended = np.sort(requests["scheduled_ns"].to_numpy()), np.sort(requests["end_ns"].to_numpy())
+    measured = due[(due >= outcome.measure_from_ns) & (due < outcome.measure_until_ns)]
+    return (np.searchsorted(due, measured, side="left") - np.searchsorted(ended, measured, side="right")).astype(np.float64)

@@ -21,7 +21,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric over the measured requests of one trial; the interval is of the mean."""
+    """A metric over the measured requests of one trial; `ci95_*` is the interval of the mean."""
 
     unit: str
     mean: float | None
@@ -32,6 +32,8 @@ class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
     ci95_low: float | None
     ci95_high: float | None
     n: int
+    intervals: dict[str, Estimate] = {}
+    """Of p50, p90, p95, p99 where there is one: see analyse/intervals.py."""
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float | None
     goodput_per_s: float | None
     """None where the scenario has no SLO."""
+    intervals: dict[str, Estimate] = {}
+    """By the rate's name, where there is one."""
 
 
 class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +108,8 @@ class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """At raw throughput, SLO ignored."""
     basis: str
     """The sentence that says at which stage, rate and price; or why there is no figure."""
+    intervals: dict[str, Estimate] = {}
+    """By the price's name: the interval of the rate it is made from, and of the share of right answers."""
     energy_usd_per_request: float | None = None
     """Electricity of a request there, not in the prices above; None without `cost.usd_per_kwh` or an energy counter."""
     server_hour_usd: float | None = None
@@ -222,10 +228,21 @@ class RooflineShare(msgspec.Struct, frozen=True, kw_only=True):
     ttft_share: float | None
 
 
+class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of one variant over its usable repeats: every figure is the mean over repeats, with an interval that takes each repeat as a cluster."""
+
+    repeats: int
+    metrics: dict[str, dict[str, Estimate]]
+    """METRIC -> mean, p50, p90, p95, p99."""
+    rates: dict[str, Estimate]
+
+
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one variant."""
 
     trials: list[TrialSummary]
+    stages: dict[str, StageSummary] = {}
+    """By stage; none for a stage without a usable trial."""
     memory: MemorySummary
     cost: CostSummary
     quality: QualitySummary | None

@@ -1,4 +1,4 @@
-"""Percentiles, intervals and Holm against numpy, statsmodels, and properties that every interval has."""
+"""Percentiles, paired intervals and Holm against numpy, statsmodels, and properties that every interval has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from statsmodels.stats.multitest import multipletests
 
-from perfbench.analyse.stats import BATCHES, MIN_PAIRED, holm, mean_interval, paired_interval, percentile, student_t975
+from perfbench.analyse.stats import MIN_PAIRED, holm, paired_interval, percentile, student_t975
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -43,44 +43,6 @@ def test_percentile_of_failed_requests_is_infinite() -> None:
 def test_students_t() -> None:
     """Table values."""
     assert [round(student_t975(degrees), 3) for degrees in (1, 7, 30)] == [12.706, 2.365, 2.042]
-
-
-def test_batch_means_by_hand() -> None:
-    """Sixteen values in 8 batches of 2: batch means 1..8, mean 4.5, sd sqrt(6), half width t(7) sqrt(6) / sqrt(8)."""
-    low, high = mean_interval(np.repeat(np.arange(1.0, 9.0), 2))
-    half = 2.364624 * np.sqrt(6) / np.sqrt(8)
-    assert (low, high) == pytest.approx((4.5 - half, 4.5 + half), abs=1e-5)
-
-
-def test_pooled_readings_weigh_by_their_number() -> None:
-    """Eight requests with 1 gap of 1 s or 3 gaps of 2 s: the mean over 16 gaps is 28 / 16."""
-    sums, counts = np.array([1.0, 6.0] * 4), np.array([1.0, 3.0] * 4)
-    low, high = mean_interval(sums, counts)
-    assert low is not None and high is not None
-    assert (low + high) / 2 == pytest.approx(28 / 16)
-
-
-@settings(deadline=None)
-@given(st.integers(0, BATCHES - 1))
-def test_too_few_values_have_no_interval(n: int) -> None:
-    assert mean_interval(np.ones(n)) == (None, None)
-
-
-@settings(deadline=None)
-@given(arrays(np.float64, st.integers(BATCHES, 200), elements=st.floats(-1e3, 1e3)), st.floats(-1e3, 1e3))
-def test_mean_interval_holds_the_mean_and_moves_with_it(values: np.ndarray, shift: float) -> None:
-    low, high = mean_interval(values)
-    moved_low, moved_high = mean_interval(values + shift)
-    assert low is not None and high is not None and moved_low is not None and moved_high is not None
-    assert low - 1e-6 <= values.mean() <= high + 1e-6
-    assert (moved_low, moved_high) == pytest.approx((low + shift, high + shift), abs=1e-6)
-
-
-def test_mean_interval_is_wider_where_neighbours_are_alike() -> None:
-    """The same values, sorted into one slow wave: the textbook interval would not change at all."""
-    values = np.random.default_rng(0).normal(size=400)
-    independent, alike = mean_interval(values), mean_interval(np.sort(values))
-    assert alike.high - alike.low > 3 * (independent.high - independent.low)  # type: ignore[operator]
 
 
 @settings(deadline=None)

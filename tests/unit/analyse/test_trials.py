@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -55,11 +56,12 @@ def test_inter_chunk_latency_pools_gaps_and_never_crosses_requests(run: Any, rec
 
 
 def test_inter_chunk_interval_is_over_requests(run: Any, record: Any) -> None:
-    """Eight requests with 2 gaps each, request k with gaps of k/8 s: the interval is that of 8 batch means 1/8..8/8, not of 16 gaps."""
-    trial = _summarised(run, [record(TRIAL, 3.0 + k / 8, prompt_id=str(k), tpot=k / 8, n=3) for k in range(1, 9)])
+    """Sixteen requests with 2 gaps each, in pairs of mean k/8 s: the interval is that of 8 batch means 1/8..8/8, not of 32 gaps."""
+    gaps = [mean / 8 * share for mean in (1, 8, 2, 7, 3, 6, 4, 5) for share in (0.5, 1.5)]
+    trial = _summarised(run, [record(TRIAL, 3.0 + k / 8, prompt_id=str(k), tpot=gap, n=3) for k, gap in enumerate(gaps)])
     icl = trial.metrics["icl_s"]
-    half = 2.3646242 * (6**0.5 / 8) / 8**0.5
-    assert (icl.mean, icl.ci95_low, icl.ci95_high) == pytest.approx((0.5625, 0.5625 - half, 0.5625 + half), abs=1e-6)
+    half = 2.3646242 * (6**0.5 / 8) / 8**0.5 / 0.5625
+    assert (icl.mean, icl.ci95_low, icl.ci95_high) == pytest.approx((0.5625, 0.5625 * math.exp(-half), 0.5625 * math.exp(half)), abs=1e-6)
 
 
 def test_nothing_answered_is_none_and_never_zero(run: Any, record: Any) -> None:

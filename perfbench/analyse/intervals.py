@@ -1,0 +1,173 @@
+"""How sure a mean, a percentile or a rate of one trial is: 95% intervals for requests that are not independent.
+
+One method for all three, batch means (Schmeiser 1982, "Batch size effects in the analysis of simulation output"): the trial, in time order, is cut into a few
+long batches; their means are nearly independent once a batch outlasts the correlation, and Student's t with batches - 1 degrees of freedom does the rest.
+Of a percentile the series is the indicator "not above it", which gives the share's error, and the order statistics at the ends of that share are the interval
+(Conover 1999, 3.2, with the error of a dependent series in place of the binomial's); of a rate it is what ended in equal slices of the window. The
+interval of a mean of positive values is taken on the logarithm, since latencies are skewed to the right and never negative.
+
+Batches: in closed loop 8, since a fixed number of streams bounds how much one request can delay others. In open loop a queue can grow without bound and its
+memory is long, so 5, each longer.
+
+When there is none. A queue near its capacity remembers for longer than a short window lasts: then every window looks calmer than the truth, and no
+method can tell from inside. So an interval is given only where the requests are worth MIN_INDEPENDENT independent ones: n / tau, where tau, the
+integrated autocorrelation time (Geyer 1992, initial monotone sequence), is the larger of that of the metric and, in open loop, that of the number in
+flight, which shows the queue's memory even while latencies look independent. A percentile further needs MIN_ABOVE independent values above it. The
+figures come from benchmarks/statistics (RESULTS.md there: coverage on queues at 30% to 80% load). None says that the window was too short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from perfbench.analyse.stats import DISAGREE_P, NO_INTERVAL, Z975, Floats, Interval, student_t975
+
+CLOSED_BATCHES = 8
+OPEN_BATCHES = 5
+MIN_INDEPENDENT = {"closed": 15.0, "open": 100.0}
+"""Below them, simulated intervals are false more often than 1 in 20 by more than chance."""
+MIN_ABOVE = 5.0
+"""p95 needs 100 independent values, p99 500."""
+MIN_ENDED = 16
+"""Fewer requests than this in a window give its rate no interval: two a slice."""
+
+
+class Dependence(NamedTuple):
+    """What the requests of one trial have in common: how many batches to cut, and the autocorrelation time of the number in flight (1 in closed loop)."""
+
+    batches: int
+    queue_time: float
+    needed: float
+
+    def independent(self, series: Floats) -> float:
+        """How many independent values a series in time order is worth."""
+        return len(series) / max(correlation_time(series), self.queue_time) if len(series) else 0.0
+
+
+def dependence(*, closed: bool, in_flight: Floats) -> Dependence:
+    """`in_flight`: the number in flight when each measured request was due, in time order; a closed loop does not need it."""
+    if closed:
+        return Dependence(CLOSED_BATCHES, 1.0, MIN_INDEPENDENT["closed"])
+    return Dependence(OPEN_BATCHES, correlation_time(in_flight), MIN_INDEPENDENT["open"])
+
+
+def correlation_time(series: Floats) -> float:
+    """Integrated autocorrelation time, at least 1: so many neighbours tell as much as one independent value. 1 for a constant series.
+
+    1 + 2 x the sum of autocorrelations, over pairs of lags as long as they are positive and made to fall monotonically.
+    """
+    n = len(series)
+    if n < 4 or np.ptp(series) == 0:
+        return 1.0
+    centred = series - series.mean()
+    spectrum = np.abs(np.fft.rfft(centred, 2 * n)) ** 2
+    correlations = np.fft.irfft(spectrum)[:n]
+    correlations /= correlations[0]
+    pairs = correlations[0 : n // 2 * 2 : 2] + correlations[1 : n // 2 * 2 : 2]
+    falling = np.minimum.accumulate(pairs)
+    until = int(np.argmax(falling <= 0)) if np.any(falling <= 0) else len(falling)
+    return max(1.0, float(2 * falling[:until].sum() - 1))
+
+
+def mean_interval(sums: Floats, given: Dependence, counts: Floats | None = None) -> Interval:
+    """95% interval of the mean of a series in time order; None where it is worth too few independent values.
+
+    With `counts`, value i is the sum of counts[i] pooled readings (all chunk gaps of a request) and the mean is sum(sums) / sum(counts).
+    """
+    weights = np.ones(len(sums)) if counts is None else counts
+    if np.any(weights <= 0) or given.independent(sums / weights) < given.needed:
+        return NO_INTERVAL
+    edges = _edges(len(sums), given.batches)
+    centre = float(np.sum(sums) / np.sum(weights))
+    half = _half(np.add.reduceat(sums, edges) / np.add.reduceat(weights, edges))
+    if centre <= 0 or np.any(sums < 0):
+        return Interval(centre - half, centre + half)
+    return Interval(centre * math.exp(-half / centre), centre * math.exp(half / centre))
+
+
+def percentile_interval(values: Floats, percent: float, given: Dependence, counts: Floats | None = None) -> Interval:
+    """95% interval of a percentile (as `stats.percentile` defines it), in time order; both ends are values that were measured.
+
+    With `counts`, neighbours belong together: the first counts[0] values to the first request, and so on. None where the series is worth too few independent
+    values, or the interval would reach beyond the largest or the smallest of them.
+    """
+    n, share = len(values), percent / 100
+    if n == 0:
+        return NO_INTERVAL
+    below = (values <= np.quantile(values, share, method="inverted_cdf")).astype(np.float64)
+    weights = np.ones(n) if counts is None else counts
+    starts = np.concatenate([[0], np.cumsum(weights)[:-1]]).astype(np.int64)
+    per_request = np.add.reduceat(below, starts) / weights
+    independent = given.independent(per_request)
+    if independent < given.needed or independent * min(share, 1 - share) < MIN_ABOVE:
+        return NO_INTERVAL
+    edges = _edges(len(weights), given.batches)
+    half = _half(np.add.reduceat(per_request * weights, edges) / np.add.reduceat(weights, edges))
+    low, high = math.floor(n * (share - half)), math.ceil(n * (share + half)) + 1
+    if low < 1 or high > n:
+        return NO_INTERVAL
+    ordered = np.partition(values, (low - 1, high - 1))
+    return Interval(float(ordered[low - 1]), float(ordered[high - 1]))
+
+
+def rate_interval(ended_s: Floats, amounts: Floats, seconds: float, given: Dependence, *, queues: Floats | None = None) -> Interval:
+    """95% interval of sum(amounts) / seconds; `ended_s` counts from the start of a window of `seconds`.
+
+    `queues` is a series that depends on the queue (which requests were good): in open loop a rate of such is as hard to know as a latency. The rate of all
+    that ended is not: in a steady queue as many end as begin, and arrivals forget at once.
+    """
+    if len(ended_s) < MIN_ENDED or seconds <= 0 or (queues is not None and given.independent(queues) < given.needed):
+        return NO_INTERVAL
+    slices = np.minimum((ended_s * given.batches / seconds).astype(np.int64), given.batches - 1)
+    rates = np.bincount(slices, weights=amounts, minlength=given.batches) * given.batches / seconds
+    centre, half = float(rates.mean()), _half(rates)
+    return Interval(max(0.0, centre - half), centre + half)
+
+
+def over_repeats(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """95% interval of the mean over repeats, each a cluster: what is uncertain inside each, and what changes from one repeat to the next.
+
+    The repeats' own spread comes on top of the uncertainty inside them (which it holds too: the sum is careful). Where they disagree by more than that, they
+    are what the interval rests on, so Student's t for so few widens it. Repeats without an interval of their own are independent all the same: three or more of
+    them carry one.
+    """
+    count = len(values)
+    if count == 0:
+        return NO_INTERVAL
+    centre, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if count > 1 else 0.0
+    halves = [(high - low) / 2 for low, high in intervals if low is not None and high is not None]
+    if len(halves) < count:
+        if count < 3:
+            return NO_INTERVAL
+        half = student_t975(count - 1) * spread / math.sqrt(count)
+        return Interval(centre - half, centre + half)
+    if count == 1:
+        return intervals[0]
+    inner = math.sqrt(float(np.mean(np.square(halves))) / count)
+    between = (student_t975(count - 1) if _disagree(spread, halves, count) else Z975) * spread / math.sqrt(count)
+    half = math.hypot(inner, between)
+    # One-sided lengths keep the skew that a single trial's interval has.
+    down = float(np.mean([value - (low or 0.0) for value, (low, _) in zip(values, intervals, strict=True)]))
+    up = float(np.mean([(high or 0.0) - value for value, (_, high) in zip(values, intervals, strict=True)]))
+    scale = half / ((down + up) / 2) if down + up > 0 else 0.0
+    return Interval(centre - (down * scale if scale else half), centre + (up * scale if scale else half))
+
+
+def _disagree(spread: float, halves: Sequence[float], count: int) -> bool:
+    """F test of the repeats' spread against what their own intervals allow, at the level at which Bancroft (1964) pools variances."""
+    from scipy.special import fdtrc
+
+    noise = float(np.mean(np.square(halves))) / student_t975(CLOSED_BATCHES - 1) ** 2
+    return spread > 0 and (noise == 0 or bool(fdtrc(count - 1, count * (CLOSED_BATCHES - 1), spread**2 / noise) < DISAGREE_P))
+
+
+def _edges(n: int, batches: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.linspace(0, n, batches + 1).astype(np.int64)[:-1]
+
+
+def _half(means: Floats) -> float:
+    return student_t975(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))

@@ -1,0 +1,170 @@
+"""Intervals of one trial: by hand, by their properties, and by what they cover on series whose truth is known.
+
+The long simulation, on queues at 30% to 80% load, is benchmarks/statistics/coverage.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from perfbench.analyse.intervals import (
+    Dependence,
+    correlation_time,
+    dependence,
+    mean_interval,
+    over_repeats,
+    percentile_interval,
+    rate_interval,
+)
+from perfbench.analyse.stats import Interval, percentile, student_t975
+
+CLOSED = dependence(closed=True, in_flight=np.empty(0))
+ANY = Dependence(batches=8, queue_time=1.0, needed=1.0)
+"""Eight batches, and no length is too short."""
+
+
+def test_batch_means_by_hand() -> None:
+    """Sixteen values in 8 batches of 2: batch means 1..8, mean 4.5, sd sqrt(6), half width t(7) sqrt(6) / sqrt(8), on the logarithm of the mean."""
+    low, high = mean_interval(np.repeat(np.arange(1.0, 9.0), 2), ANY)
+    half = 2.364624 * np.sqrt(6) / np.sqrt(8)
+    assert (low, high) == pytest.approx((4.5 * np.exp(-half / 4.5), 4.5 * np.exp(half / 4.5)), abs=1e-5)
+
+
+def test_values_of_both_signs_have_a_symmetric_interval() -> None:
+    low, high = mean_interval(np.repeat(np.arange(-3.0, 5.0), 2), ANY)
+    half = 2.364624 * np.sqrt(6) / np.sqrt(8)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+
+
+def test_pooled_readings_weigh_by_their_number() -> None:
+    """Eight requests with 1 gap of 1 s or 3 gaps of 2 s: the mean over 16 gaps is 28 / 16."""
+    sums, counts = np.array([1.0, 6.0] * 4), np.array([1.0, 3.0] * 4)
+    low, high = mean_interval(sums, ANY, counts)
+    assert low is not None and high is not None
+    assert np.sqrt(low * high) == pytest.approx(28 / 16)
+
+
+def test_correlation_time_of_known_series() -> None:
+    """Independent: 1. AR(1) with phi: (1 + phi) / (1 - phi) (Priestley 1981, 5.3). A constant: 1."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=40_000)
+    assert correlation_time(noise) == pytest.approx(1.0, abs=0.1)
+    for phi in (0.5, 0.9):
+        series = np.empty_like(noise)
+        series[0] = 0.0
+        for k in range(1, len(noise)):
+            series[k] = phi * series[k - 1] + noise[k]
+        assert correlation_time(series) == pytest.approx((1 + phi) / (1 - phi), rel=0.15)
+    assert correlation_time(np.full(100, 3.0)) == 1.0
+
+
+def test_short_or_dependent_series_have_none() -> None:
+    rng = np.random.default_rng(1)
+    assert mean_interval(rng.exponential(size=10), CLOSED) == (None, None)
+    assert mean_interval(rng.exponential(size=40), CLOSED) != (None, None)
+    # A slow wave of 200 values is worth a handful.
+    assert mean_interval(np.sort(rng.exponential(size=200)), CLOSED) == (None, None)
+
+
+def test_an_open_loop_needs_a_window_that_outlasts_its_queue() -> None:
+    """The latencies look independent; the number in flight says that the queue remembers for long."""
+    rng = np.random.default_rng(2)
+    latencies, queue = rng.exponential(size=400), np.cumsum(rng.normal(size=400))
+    assert mean_interval(latencies, dependence(closed=False, in_flight=queue)) == (None, None)
+    assert mean_interval(latencies, dependence(closed=False, in_flight=rng.normal(size=400))) != (None, None)
+
+
+def test_no_percentile_beyond_what_was_seen() -> None:
+    rng = np.random.default_rng(3)
+    assert percentile_interval(rng.exponential(size=100), 99, CLOSED) == (None, None)
+    assert percentile_interval(rng.exponential(size=1500), 99, CLOSED) != (None, None)
+    assert percentile_interval(np.empty(0), 50, CLOSED) == (None, None)
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float64, st.integers(60, 400), elements=st.floats(0.001, 1e3)), st.sampled_from([50, 90, 95]))
+def test_percentile_interval_holds_the_percentile_and_moves_with_any_rising_curve(values: np.ndarray, percent: int) -> None:
+    low, high = percentile_interval(values, percent, ANY)
+    if low is None or high is None:
+        return
+    middle = percentile(values, percent)
+    assert middle is not None and low <= middle <= high
+    assert {low, high} <= set(values.tolist())
+    assert percentile_interval(values * 8.0, percent, ANY) == (low * 8.0, high * 8.0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float64, st.integers(60, 200), elements=st.floats(0.001, 1e3)), st.floats(0.01, 100))
+def test_mean_interval_holds_the_mean_and_scales_with_it(values: np.ndarray, scale: float) -> None:
+    low, high = mean_interval(values, ANY)
+    scaled_low, scaled_high = mean_interval(values * scale, ANY)
+    assert low is not None and high is not None
+    assert 0 < low <= values.mean() * (1 + 1e-9) and high >= values.mean() * (1 - 1e-9)
+    assert (scaled_low, scaled_high) == pytest.approx((low * scale, high * scale), rel=1e-6)
+
+
+def test_rate_by_hand() -> None:
+    """80 requests in 8 s, ten in each slice: no spread. All in one quarter: a wide interval that does not go below 0."""
+    even = np.arange(80) / 10
+    assert rate_interval(even, np.ones(80), 8.0, CLOSED) == (pytest.approx(10.0), pytest.approx(10.0))
+    low, high = rate_interval(even / 4, np.ones(80), 8.0, CLOSED)
+    assert low == 0.0 and high is not None and high > 20
+    assert rate_interval(even[:15], np.ones(15), 8.0, CLOSED) == (None, None)
+
+
+@pytest.mark.parametrize("percent", [None, 50, 95])
+def test_coverage_on_independent_and_on_correlated_series(percent: int | None) -> None:
+    """400 closed-loop trials of 300 requests, lognormal with AR(1) of 0.4: binomial 3 sigma about 95% is 91.7% to 98.3%."""
+    rng = np.random.default_rng(7)
+    truth = np.exp(0.5) if percent is None else np.exp({50: 0.0, 95: 1.6448536269514722}[percent])
+    hits = given_count = 0
+    for _ in range(400):
+        noise = rng.normal(size=300) * np.sqrt(1 - 0.4**2)
+        series = np.empty(300)
+        series[0] = rng.normal()
+        for k in range(1, 300):
+            series[k] = 0.4 * series[k - 1] + noise[k]
+        values = np.exp(series)
+        low, high = mean_interval(values, CLOSED) if percent is None else percentile_interval(values, percent, CLOSED)
+        if low is not None and high is not None:
+            given_count += 1
+            hits += low <= truth <= high
+    assert given_count > 350
+    assert 0.917 <= hits / given_count <= 0.99
+
+
+def test_repeats_agree_or_disagree() -> None:
+    """Alike: narrower than one. Apart by far more than each allows: Student's t with one degree of freedom. One alone is itself."""
+    one = Interval(0.9, 1.1)
+    assert over_repeats([1.0], [one]) == one
+    low, high = over_repeats([1.0, 1.0], [one, one])
+    assert (low, high) == pytest.approx((1 - 0.1 / np.sqrt(2), 1 + 0.1 / np.sqrt(2)))
+    low, high = over_repeats([1.0, 3.0], [one, Interval(2.9, 3.1)])
+    assert low is not None and high is not None
+    assert (high - low) / 2 == pytest.approx(student_t975(1) * np.sqrt(2) / np.sqrt(2), rel=0.01)
+
+
+def test_three_repeats_carry_an_interval_that_none_has_alone() -> None:
+    nothing = Interval(None, None)
+    assert over_repeats([1.0, 2.0], [nothing, nothing]) == nothing
+    low, high = over_repeats([1.0, 2.0, 3.0], [nothing] * 3)
+    assert (low, high) == pytest.approx((2 - student_t975(2) / np.sqrt(3), 2 + student_t975(2) / np.sqrt(3)))
+    assert over_repeats([], []) == nothing
+
+
+def test_over_repeats_covers_with_and_without_an_effect_of_the_repeat() -> None:
+    """1000 runs of 3 repeats, each with noise of 1 and an effect of 0, 1 or 4 of its own: at least 93% hold the truth."""
+    rng = np.random.default_rng(8)
+    for effect in (0.0, 1.0, 4.0):
+        hits = 0
+        for _ in range(1000):
+            values = rng.normal(size=3) * effect + rng.normal(size=3)
+            half = student_t975(7) * np.sqrt(rng.chisquare(7, 3) / 7)
+            low, high = over_repeats(values.tolist(), [Interval(value - one, value + one) for value, one in zip(values, half, strict=True)])
+            assert low is not None and high is not None
+            hits += low <= 0 <= high
+        assert hits / 1000 >= 0.93, effect
