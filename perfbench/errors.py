@@ -6,7 +6,8 @@
     |   |-- ModelError                  2   a model, adapter or merge that cannot be, or does not belong together
     |   |-- EndpointError               2   a running endpoint that refuses, or does not serve what was asked for
     |   |-- RunFolderError              2   a folder that is no run, or a run that cannot be resumed
-    |   `-- SandboxError                2   code that a model wrote cannot be run safely on this machine
+    |   |-- SandboxError                2   code that a model wrote cannot be run safely on this machine
+    |   `-- NotComparableError          2   two runs of which a difference would say nothing
     |-- MissingPartError                2   an optional part (vLLM, torch, ...) that is not installed
     |-- ServerError                     4   a server that we started and that did not become or stay ready
     |-- ReferenceMismatchError          5   served answers that the reference model calls nonsense
@@ -85,6 +86,10 @@ class RunFolderError(InputError):
 
 class SandboxError(InputError):
     """Code that a model wrote cannot be run safely on this machine."""
+
+
+class NotComparableError(InputError):
+    """Two runs of which a difference would say nothing: they asked other questions, or ran on other machines."""
 
 
 class MissingPartError(PerfbenchError):

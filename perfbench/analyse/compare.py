@@ -139,7 +139,7 @@ def _prompt_differences(one: AnalysedTrial, other: AnalysedTrial, metric: str) -
 
 
 def _rate(left: str, right: str, metric: str, stage: str, both: Both, *, experiment: Experiment) -> _Compared | None:
-    sliced = [(_slices(one, metric, experiment), _slices(other, metric, experiment)) for one, other in both]
+    sliced = [(window_slices(one, metric, experiment), window_slices(other, metric, experiment)) for one, other in both]
     known = [(one, other) for one, other in sliced if one is not None and other is not None]
     if not known:
         return None
@@ -169,7 +169,7 @@ def _rate_parts(
     return Estimate(value=from_length), Estimate(value=difference - from_length)
 
 
-def _slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats | None:
+def window_slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats | None:
     """The rate in each of SLICES equal parts of the window; None where it cannot be told."""
     ended = trial.requests.filter(ended_in_window(trial.outcome))
     seconds = window_s(trial.outcome)

@@ -83,12 +83,12 @@ def paired_interval(repeats: Sequence[Floats], *, seed: int) -> PairedDifference
         return PairedDifference(centre, NO_INTERVAL, None, n)
     rng = np.random.default_rng(seed)
     deviations = np.stack([_block_deviations(values - values.mean(), rng) for values in series])
-    shifts = deviations.mean(axis=0) + _between(means, deviations) * rng.standard_normal(REPLICATES)
+    shifts = deviations.mean(axis=0) + between_repeats(means, deviations) * rng.standard_normal(REPLICATES)
     low, high = np.quantile(shifts, [0.025, 0.975])
     return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), _p_value(centre, shifts), n)
 
 
-def _between(means: Floats, deviations: Floats) -> float:
+def between_repeats(means: Floats, deviations: Floats) -> float:
     """Standard error that the repeats' own disagreement adds; 0 for one repeat, which cannot show it.
 
     Normal and not resampled: two or three repeats have only a handful of resamples. The repeats' spread holds their inner noise too, which makes the sum

@@ -54,6 +54,14 @@ from perfbench.records.summary import (
     TrialSummary,
     VariantSummary,
 )
+from perfbench.records.two_runs import (
+    GateCheck,
+    GateResult,
+    GateVerdict,
+    RunComparison,
+    RunDifference,
+    Unlike,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -65,7 +73,10 @@ __all__ = [
     "Estimate",
     "ForeignMetric",
     "ForeignResult",
+    "GateCheck",
+    "GateResult",
     "GateSummary",
+    "GateVerdict",
     "JournalEntry",
     "JudgeSummary",
     "LatencyMetric",
@@ -85,6 +96,8 @@ __all__ = [
     "RequestCounts",
     "RequestStatus",
     "RooflineShare",
+    "RunComparison",
+    "RunDifference",
     "Sample",
     "ServerInfo",
     "SliceSummary",
@@ -95,5 +108,6 @@ __all__ = [
     "TrialOutcome",
     "TrialPlan",
     "TrialSummary",
+    "Unlike",
     "VariantSummary",
 ]

@@ -145,6 +145,17 @@ def run(tmp_path: Path) -> RunMaker:
 
 
 @pytest.fixture
+def make_run(tmp_path: Path) -> Callable[[str], RunMaker]:
+    """Empty run folders by name, for tests that need several."""
+
+    def make(name: str) -> RunMaker:
+        (tmp_path / name).mkdir()
+        return RunMaker(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
 def record() -> Callable[..., Record]:
     return make_record
 

@@ -1,0 +1,179 @@
+"""Two hand-set runs through the gate: exact changes, each verdict, and each reason to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from perfbench.analyse.gate import run_gate
+from perfbench.analyse.run_differences import compare_runs
+from perfbench.analyse.summarise import summarise
+from perfbench.analyse.two_runs import FinishedRun, check_comparable, finished_run
+from perfbench.errors import InputError, NotComparableError, ScenarioError
+from perfbench.records import GateResult
+from perfbench.scenario.gate import Gate
+
+MEMORY = 1000.0
+Maker = Callable[..., FinishedRun]
+
+
+@pytest.fixture
+def finished(make_run: Any, record: Any, sample: Any) -> Maker:
+    """A finished run of `merged` with 24 requests, two of them at a time: TTFT 0.2 to 0.43 s, TPOT 0.05 s, 5 tokens; `slower` scales both."""
+
+    def make(name: str, *, slower: float = 1.0, noise: float = 0.0, repeats: int = 1, passed: int = 45, void: bool = False, **changes: Any) -> FinishedRun:
+        run, rng = make_run(name), np.random.default_rng(len(name))
+        trials = [f"merged.one.r{repeat}" for repeat in range(repeats)]
+        scenario = {
+            "variants": ["merged"], "slo": {"ttft_s": {"p50": 5.0}}, "cost": {"server_hour_usd": 3.6},
+            "quality": {"data": {"path": "/nowhere", "limit": None}, "task": {"task": "classification", "expected": "label", "labels": ["yes", "no"]},
+                        "metric": None, "margin": 0.1, "minimum": None},
+        }  # fmt: skip
+        run.manifest(trials, **{**scenario, **changes.pop("scenario", {})})
+        manifest = run.folder.manifest()
+        run.folder.write_manifest(msgspec.structs.replace(manifest, **{"hashes": {"load_prompts": "a"}, "versions": {"vllm": "0.32.0"}, **changes}))
+        run.server("merged", ["merged"])
+        for trial in trials:
+            records = []
+            for k in range(24):
+                off = 1 + noise * rng.standard_normal()
+                ttft, tpot = (0.2 + 0.01 * k) * slower * off, 0.05 * slower
+                records.append(record(trial, 2.0 + k * 0.4 * slower, prompt_id=str(k), ttft=ttft, tpot=tpot))
+            run.trial(trial, records, client_cpu_s=9.9 if void else 0.1)
+        run.samples([sample(t, "host", "host_rss_bytes", MEMORY * slower, server="merged") for t in (3, 5, 7)])
+        run.quality("merged", [k < passed for k in range(50)])
+        run.folder.write_summary(summarise(run.folder))
+        return finished_run(run.folder.path)
+
+    return make
+
+
+def _gate(baseline: FinishedRun, run: FinishedRun, *rules: dict[str, Any], allow: tuple[str, ...] = ()) -> GateResult:
+    gate = Gate.model_validate_json(msgspec.json.encode({"rules": list(rules)}))
+    return run_gate(baseline, run, gate, check_comparable(baseline, run, allow), file="gate.yaml")
+
+
+def test_a_planted_slow_down_is_found_and_its_size_is_exact(finished: Maker) -> None:
+    result = _gate(finished("old"), finished("new", slower=1.25), {"metric": "ttft_s", "allowed_relative": 0.1}, {"metric": "tpot_s", "allowed_relative": 0.3})
+    ttft, tpot = result.checks
+    assert result.verdict == "regression"
+    assert (ttft.change, ttft.ci95_low, ttft.ci95_high) == pytest.approx((0.25, 0.25, 0.25))
+    assert ttft.verdict == "regression" and ttft.n == 20, "four of the slower run's are scheduled after its window"
+    assert (tpot.verdict, tpot.change) == ("pass", pytest.approx(0.25))
+
+
+def test_the_same_run_twice_passes(finished: Maker) -> None:
+    rules = [
+        {"metric": "ttft_s", "statistic": "p90", "allowed_relative": 0.0}, {"metric": "output_tokens_per_s", "allowed_relative": 0.0},
+        {"metric": "goodput_per_s", "allowed_relative": 0.0}, {"metric": "usd_per_request", "allowed_relative": 0.0},
+        {"metric": "usd_per_million_output_tokens", "allowed_relative": 0.0}, {"metric": "host_rss_bytes", "allowed_relative": 0.0},
+        {"metric": "quality", "allowed_absolute": 0.1},
+    ]  # fmt: skip
+    result = _gate(finished("old"), finished("new"), *rules)
+    names = ["ttft_s", "output_tokens_per_s", "goodput_per_s", "usd_per_request", "usd_per_million_output_tokens", "host_rss_bytes", "accuracy"]
+    assert [(check.metric, check.verdict) for check in result.checks] == [(name, "pass") for name in names]
+    assert result.verdict == "pass"
+
+
+def test_noise_across_the_allowed_change_cannot_tell_and_says_how_many_would(finished: Maker) -> None:
+    result = _gate(finished("old", noise=0.3), finished("newer", slower=1.1, noise=0.3), {"metric": "ttft_s", "allowed_relative": 0.1})
+    (check,) = result.checks
+    assert (result.verdict, check.verdict) == ("cannot tell", "cannot tell")
+    assert check.ci95_low is not None and check.ci95_high is not None and check.ci95_low < 0.1 < check.ci95_high
+    assert check.n_to_decide is None or check.n_to_decide > check.n
+
+
+def test_throughput_and_price_get_worse_in_their_own_direction(finished: Maker) -> None:
+    """24 requests in the window of 10 s become 16: a third fewer, so each costs half as much again."""
+    rules = [{"metric": name, "allowed_relative": 0.05} for name in ("requests_per_s", "usd_per_request")]
+    rate, price = _gate(finished("old"), finished("new", slower=1.5), *rules).checks
+    assert rate.change is not None and price.change is not None
+    assert (1 + rate.change) * (1 + price.change) == pytest.approx(1.0)
+    assert rate.change < -0.25 and price.change > 0.3
+    assert (rate.verdict, price.verdict) == ("regression", "regression")
+
+
+def test_memory_is_one_figure_and_decides_by_itself(finished: Maker) -> None:
+    rules = [
+        {"metric": "host_rss_bytes", "allowed_relative": 0.2},
+        {"metric": "host_rss_bytes", "allowed_absolute": 260.0},
+        {"metric": "vram_bytes", "allowed_relative": 0.1},
+    ]
+    relative, absolute, vram = _gate(finished("old"), finished("new", slower=1.25), *rules).checks
+    assert (relative.verdict, relative.change, relative.ci95_low) == ("regression", pytest.approx(0.25), None)
+    assert (absolute.verdict, absolute.change) == ("pass", pytest.approx(250.0))
+    assert (vram.verdict, vram.reason) == ("cannot tell", "not measured in both runs")
+
+
+def test_quality_is_paired_by_sample(finished: Maker) -> None:
+    """45 of 50 became 30: 15 lost, none won; Tango's interval lies beyond ten points, and reaches across thirty."""
+    old, new = finished("old"), finished("new", passed=30)
+    lost, unsure = _gate(old, new, {"metric": "quality", "allowed_absolute": 0.1}, {"metric": "quality", "allowed_absolute": 0.3}).checks
+    assert (lost.metric, lost.change, lost.verdict) == ("accuracy", pytest.approx(-0.3), "regression")
+    assert unsure.verdict == "cannot tell"
+
+
+def test_void_trials_cannot_tell(finished: Maker) -> None:
+    (check,) = _gate(finished("old"), finished("new", void=True), {"metric": "ttft_s", "allowed_relative": 0.1}).checks
+    assert (check.verdict, check.baseline) == ("cannot tell", None)
+    assert "void" in check.reason
+
+
+def test_a_rule_for_what_is_not_there_is_an_error_not_a_pass(finished: Maker) -> None:
+    rules = [{"metric": "ttft_s", "allowed_relative": 0.1, "variants": ["adapter"]}, {"metric": "ttft_s", "allowed_relative": 0.1, "stages": ["two"]}]
+    with pytest.raises(ScenarioError) as caught:
+        _gate(finished("old"), finished("new"), *rules)
+    assert [finding.key for finding in caught.value.findings] == ["rules[0].variants", "rules[1].stages"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "named"),
+    [
+        ({"hashes": {"load_prompts": "b"}}, "prompts", "load prompts are others"),
+        ({"hashes": {"load_prompts": "a", "decoding": "d"}}, "decoding", "only one of the runs"),
+        ({"hashes": {"load_prompts": "a", "quality_template": "d"}}, "template", "only one of the runs"),
+        ({"versions": {"vllm": "0.33.0"}}, "versions", "vllm 0.32.0 -> 0.33.0"),
+        ({"hardware": {"cpu": {"model": "other"}}}, "hardware", "cpu model (none) -> other"),
+        ({"scenario": {"serve": {"args": {"enforce-eager": True}, "env": {}}}}, "serve", "args.enforce-eager (none) -> True"),
+        ({"scenario": {"cost": {"server_hour_usd": 1.0}}}, "price", "server_hour_usd 3.6 -> 1.0"),
+    ],
+)
+def test_runs_that_are_not_comparable_are_refused_and_told_why(finished: Maker, changes: dict[str, Any], kind: str, named: str) -> None:
+    old, new = finished("old"), finished("new", **changes)
+    with pytest.raises(NotComparableError) as caught:
+        check_comparable(old, new, ())
+    assert caught.value.exit_code == 2
+    assert f"{kind}: " in caught.value.message and named in caught.value.message
+    if kind in ("prompts", "decoding", "template"):
+        with pytest.raises(InputError, match="cannot be allowed"):
+            check_comparable(old, new, (kind,))
+    else:
+        assert [one.kind for one in check_comparable(old, new, (kind,))] == [kind]
+
+
+def test_another_load_is_refused(finished: Maker) -> None:
+    stage = {"name": "one", "arrival": "closed", "concurrency": 2, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
+    load = {"data": {"path": "/nowhere/prompts.jsonl", "limit": None}, "stages": [stage], "seed": 7}
+    with pytest.raises(NotComparableError) as caught:
+        check_comparable(finished("old"), finished("new", scenario={"load": load}), ())
+    assert "stage one: concurrency 1 -> 2" in caught.value.message and "seed (none) -> 7" in caught.value.message
+
+
+def test_an_unknown_kind_is_named(finished: Maker) -> None:
+    with pytest.raises(InputError, match="expected one of models, serve, versions, hardware, price"):
+        check_comparable(finished("old"), finished("new"), ("weather",))
+
+
+def test_compare_says_better_worse_same(finished: Maker) -> None:
+    old, new = finished("old", repeats=2), finished("new", slower=0.8, repeats=2)
+    found = {(one.metric, one.statistic): one for one in compare_runs(old, new, []).differences}
+    ttft = found["ttft_s", "mean"]
+    assert (ttft.verdict, ttft.relative, ttft.relative_ci95_low) == ("better", pytest.approx(-0.2), pytest.approx(-0.2))
+    assert found["accuracy", "share"].verdict == "same"
+    assert (found["host_rss_bytes", "peak"].verdict, found["host_rss_bytes", "peak"].difference) == ("cannot tell", pytest.approx(-200.0))
+    same = {one.verdict for one in compare_runs(old, old, []).differences if one.ci95_low is not None}
+    assert same == {"same"}
