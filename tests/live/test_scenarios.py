@@ -1,0 +1,85 @@
+"""Every shipped scenario in its short form against one vLLM with the demo's model: prompts, arrivals, answers and reports work. About two minutes.
+
+One server hosts base, base with LoRA enabled, and adapter; a scenario's variants become endpoints of it, since starting four servers for each
+scenario would take an hour. What a scenario says of servers is tested by the demo and in test_serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perfbench.errors import PerfbenchError, ServerError
+from perfbench.results import RunFolder
+from perfbench.run import run_scenario
+from perfbench.scenario import Scenario, load_scenario
+from perfbench.scenario.model import Endpoint, Serve
+from perfbench.scenario.paths import cache_folder
+from perfbench.scenario.short_form import short_form
+from perfbench.serve.server import Server, installed_vllm
+from perfbench.variants import ServerPlan
+
+pytestmark = [pytest.mark.live, pytest.mark.skipif(installed_vllm() is None, reason="vLLM is not installed")]
+
+SHIPPED = Path(__file__).parents[2] / "scenarios"
+SERVE = Serve(
+    args={"dtype": "float32", "enforce-eager": True, "max-model-len": 1024, "max-num-seqs": 32, "max-num-batched-tokens": 1024},
+    env={"VLLM_CPU_KVCACHE_SPACE": "1"}, ready_timeout_s=300.0,
+)  # fmt: skip
+ELSEWHERE = ("demo", "trace-replay")
+"""The demo is run whole by CI; trace replay has a test of its own, which needs a trace."""
+
+
+def scenario_files() -> list[Path]:
+    """Those at the top: the ones of a folder are run by that room's own live test."""
+    found = [path for path in sorted(SHIPPED.glob("*.yaml")) if "load" in (yaml.safe_load(path.read_text()) or {})]
+    return [path for path in found if path.stem not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Endpoint]]:
+    demo = cache_folder() / "demo"
+    if not (demo / "base" / "config.json").is_file():
+        from perfbench.models.demo import prepare_demo
+
+        try:
+            demo = prepare_demo(progress=lambda text: None)
+        except PerfbenchError as error:
+            pytest.skip(f"the demo's model cannot be made on this machine: {error}")
+    names = {"base+lora": "base", "adapter": "adapter"}
+    plan = ServerPlan("base-lora", tuple(names), names, model_path=demo / "base", lora=demo / "adapter", max_lora_rank=8)
+    log = tmp_path_factory.mktemp("served") / "vllm.log"
+    with Server(plan, SERVE, log=log) as server:
+        try:
+            yield {name: Endpoint(url=server.url, model=model) for name, model in {"base": "base", **names, "merged": "adapter"}.items()}
+            server.check()
+        except ServerError as error:
+            raise AssertionError(log.read_text()[-2000:]) from error
+
+
+def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
+    """The scenario with its variants as endpoints of the running server; only the last variant, to save time."""
+    variant = scenario.variants[-1]
+    load = scenario.load.model_copy(update={"adapters": None})
+    quality = None if scenario.quality is None else scenario.quality.model_copy(update={"data": scenario.quality.data.model_copy(update={"limit": 8})})
+    return scenario.model_copy(update={"variants": (), "endpoints": {variant: served[variant]}, "load": load, "quality": quality})
+
+
+@pytest.mark.parametrize("path", scenario_files(), ids=lambda path: path.stem)
+def test_a_scenario_runs_in_its_short_form(path: Path, served: dict[str, Endpoint], tmp_path: Path) -> None:
+    scenario = against(short_form(load_scenario(path)), served)
+    folder = run_scenario(scenario, scenario_file=path, parent=tmp_path, quiet=True, check_reference=False)
+    summary = RunFolder.open(folder.path).summary()
+    (variant,) = summary.variants.values()
+    assert [trial.stage for trial in variant.trials] == [stage.name for stage in scenario.load.stages]
+    records = folder.records().collect()
+    assert (records["status"] == "ok").sum() > 0
+    wrong = records.filter((records["status"] != "ok") & (records["error"] != "cancelled"))
+    assert wrong.is_empty(), wrong.select("trial", "error", "error_message").unique().to_dicts()
+    assert (folder.path / "report.html").stat().st_size > 100_000
+    if scenario.quality is not None:
+        assert variant.quality is not None
+        assert variant.quality.n > 0
