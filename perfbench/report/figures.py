@@ -140,11 +140,27 @@ def latency_throughput(summary: Summary, metric: str) -> Figure | None:
         )  # fmt: skip
     if not traces:
         return None
+    traces += _pareto_trace(traces)
     label = f"{metric_label(metric)} p{percentile}"
     limit = {} if slo is None else _line("y", slo[1], f"SLO {formats.seconds(slo[1])}")
     plot = {"data": traces, "layout": _from_zero(_layout("requests per second", f"{label}, s", **limit), "xaxis", "yaxis")}
-    note = "One point a stage, the mean over repeats; points are joined by rising throughput. Right and low is better."
+    note = "One point a stage, the mean over repeats; points are joined by rising throughput. Right and low is better; the broad band joins the points "
+    note += "that no other beats in both."
     return Figure(f"throughput-{metric}", "throughput", f"{label} against throughput", None, "; ".join(words), note, plot)
+
+
+def _pareto_trace(traces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The front over all variants, below their lines; none where there is one variant, whose line says it all."""
+    front = points.pareto_front((x, y) for trace in traces for x, y in zip(trace["x"], trace["y"], strict=True))
+    if len(traces) < 2 or len(front) < 2:
+        return []
+    band = {"color": SHADE, "width": 12, "shape": "vh"}
+    return [
+        {
+            "type": "scatter", "mode": "lines", "name": "Pareto front", "x": [x for x, _ in front], "y": [y for _, y in front], "line": band,
+            "hoverinfo": "skip",
+        }
+    ]  # fmt: skip
 
 
 def distribution(summary: Summary, latencies: pl.DataFrame, stage: str, metric: str) -> Figure | None:

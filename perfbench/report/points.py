@@ -7,6 +7,7 @@ more points than `limit` shows every k-th of them and says so; the figures in ta
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -142,3 +143,12 @@ def telemetry(folder: RunFolder, window: TrialWindow, server: str | None, name: 
     )
     kept, thinned = thin(samples, TIME_POINTS)
     return Points(_rounded(kept["t_s"]), _rounded(kept["value"]), thinned)
+
+
+def pareto_front(curve: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (throughput, latency) points those that no other beats in both: more throughput only at more latency. By rising throughput."""
+    front: list[tuple[float, float]] = []
+    for throughput, latency in sorted(set(curve), key=lambda point: (-point[0], point[1])):
+        if not front or latency < front[-1][1]:
+            front.append((throughput, latency))
+    return front[::-1]

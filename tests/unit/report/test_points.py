@@ -71,7 +71,7 @@ def test_every_plot_of_a_run_is_there_and_says_what_it_shows(folder: RunFolder, 
     expected = {f"{kind}-{stage}" for kind in kinds for stage in ("closed-1", "closed-4", "poisson-2")}
     assert set(plots) == expected | {"throughput-ttft_s", "throughput-tpot_s", "memory-ledger"}
     assert all(figure.alt and figure.note for figure in plots.values())
-    assert len(plots["throughput-tpot_s"].plot["data"]) == 4
+    assert [trace["name"] for trace in plots["throughput-tpot_s"].plot["data"]] == [*summary.variants, "Pareto front"]
 
 
 def test_the_slo_line_stands_at_the_limit(folder: RunFolder, summary: Summary) -> None:
@@ -94,3 +94,10 @@ def test_whiskers_of_the_adapter_tax_are_the_intervals_as_shares(summary: Summar
     left_mean = one.difference / one.relative
     assert bar["y"][place] + bar["error_y"]["array"][place] == pytest.approx(one.ci95_high / left_mean)
     assert bar["y"][place] - bar["error_y"]["arrayminus"][place] == pytest.approx(one.ci95_low / left_mean)
+
+
+def test_the_pareto_front_holds_what_no_other_point_beats_in_both() -> None:
+    # (1, 0.1) is slower to serve but quicker to answer; (2, 0.3) is beaten by (3, 0.3), which serves more at the same latency; (2, 0.2) stays.
+    curve = [(1.0, 0.1), (2.0, 0.3), (3.0, 0.3), (2.0, 0.2), (2.5, 0.9)]
+    assert points.pareto_front(curve) == [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)]
+    assert points.pareto_front([]) == []
