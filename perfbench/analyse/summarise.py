@@ -24,6 +24,7 @@ from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependenc
 from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
+    Equivalence,
     Manifest,
     QualityRecord,
     QualitySummary,
@@ -66,10 +67,24 @@ def summarise(folder: RunFolder) -> Summary:
         recommendation=recommend(variants, comparisons, reference, at_slo),
         plan=None,
         reference=reference,
+        equivalence=_equivalence(quality, experiment),
         contamination=next(iter(folder.finished("contamination").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
     )
+
+
+def _equivalence(quality: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:
+    """Adapter and merged should answer alike; None where a run has not checked both, or they cannot be compared."""
+    adapter, merged = quality.get("adapter"), quality.get("merged")
+    if experiment.quality is None or not adapter or not merged:
+        return None
+    from perfbench.quality.equivalence import equivalent
+
+    try:
+        return equivalent(adapter, merged, experiment.quality)
+    except ValueError:
+        return None
 
 
 def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:

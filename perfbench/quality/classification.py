@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import labels as why
+from perfbench.quality.intervals import Array, as_floats
 from perfbench.quality.rows import SHOWN, HeldOutRows
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.quality import Classification
 
 UNPARSED = "unparsed"
+CLASS_METRICS = ("macro_precision", "macro_recall", "macro_f1", "micro_precision", "micro_recall", "micro_f1")
 _AROUND = " \t\r\n\"'`*_.,;:!?\u201c\u201d\u2018\u2019"
 _PREFIX = re.compile(r"^\W*\w+\s*:\s*(?P<rest>.+)$")
 
@@ -109,6 +113,28 @@ def corpus_metrics(expected: Sequence[str], predicted: Sequence[str], known: Seq
         values = precision_recall_fscore_support(expected, predicted, labels=over, average=average, zero_division=0.0)
         metrics |= {f"{average}_{name}": float(value) for name, value in zip(("precision", "recall", "f1"), values[:3], strict=True)}
     return metrics
+
+
+def class_statistics(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str]) -> Callable[[Array], Array]:
+    """CLASS_METRICS as a function of sample weights (resamples x n -> resamples x 6). With all weights 1 they are scikit-learn's.
+
+    A class that a resample draws no expected sample of is left out of that resample's macro mean: its recall is undefined.
+    """
+    labels = sorted({*known, *expected})
+    truth, guess = (as_floats([[label == name for name in labels] for label in column]).reshape(len(expected), -1) for column in (expected, predicted))
+
+    def values(weights: Array) -> Array:
+        hits, wanted, given = weights @ (truth * guess), weights @ truth, weights @ guess
+        drawn = (wanted > 0).astype(float)
+        macro = [(ratio * drawn).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1.0) for ratio in _ratios(hits, wanted, given)]
+        return np.column_stack([*macro, *_ratios(hits.sum(axis=1), wanted.sum(axis=1), given.sum(axis=1))])
+
+    return values
+
+
+def _ratios(hits: Array, wanted: Array, given: Array) -> list[Array]:
+    """Precision, recall and F1; nothing out of nothing is 0."""
+    return [np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0) for top, bottom in ((hits, given), (hits, wanted), (2 * hits, wanted + given))]
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:

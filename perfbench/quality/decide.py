@@ -2,11 +2,15 @@
 
 The question is non-inferiority, with the margin fixed in the scenario before the run, one-sided alpha 0.05:
 
-    pass          the 90% interval of (variant - base) lies above -margin: it is not worse than base by the margin or more
-    fail          the interval lies below -margin; or the metric itself lies below `minimum`
-    inconclusive  neither: too few samples (the reason says how many would do)
+    pass            the 90% interval of (variant - base) lies above -margin: it is not worse than base by the margin or more
+    fail            the interval lies below -margin; or the metric itself lies below `minimum`
+    inconclusive    neither: too few samples (the reason says how many would do), or the metric was not run
     not comparable  base was asked something else: other prompts, template, decoding or seed
-    reference     base, which the others are held against
+    reference       base, which the others are held against
+
+Several metrics (`metrics`) decide by Holm's step-down rule (Holm 1979), once for passing and once for failing, so that the chance of any wrong
+claim stays at 0.05 in each direction: of m metrics the clearest must show at alpha / m, the next at alpha / (m - 1), and so on. As intervals:
+a metric is decided when its two-sided interval at level 1 - 2 alpha / (metrics left) clears the margin. All must pass; one that fails, fails all.
 
 Without base (an endpoint alone) `minimum` decides: below it fails; above it passes if the one-sided 95% limit is above it too.
 Which interval: see `measures`. Samples that also stand in the training text are reported and left out of the verdict.
@@ -15,143 +19,212 @@ Which interval: see `measures`. Samples that also stand in the training text are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from perfbench.quality.fairness import not_comparable
-from perfbench.quality.intervals import mcnemar_p, n_to_decide, share_variance, tango, wilson
+from perfbench.quality.intervals import mcnemar_p, n_to_decide, wilson
 from perfbench.quality.labels import LABELS
-from perfbench.quality.measures import confusion_of, estimates, known_labels_of, paired_difference
-from perfbench.records import Estimate, QualityRecord, QualitySummary, QualityVerdict
-from perfbench.scenario.combinations import QUALITY_METRICS
-from perfbench.scenario.quality import Quality
+from perfbench.quality.measures import (
+    SHARES,
+    WIN_RATE,
+    Paired,
+    Reading,
+    clusters_of,
+    confusion_of,
+    estimates,
+    paired_difference,
+    reading_of,
+    scores_of,
+    standard_errors,
+)
+from perfbench.records import Estimate, GateSummary, JudgeSummary, QualityRecord, QualitySummary, QualityVerdict, SliceSummary
+from perfbench.scenario.quality import Classification, Quality
+from perfbench.scenario.quality_metrics import JUDGED, QUALITY_METRICS, quality_warnings
 
+ALPHA = 0.05
+"""One-sided."""
+FEW_GROUPS = 20
 _MANY = 1_000_000
+Records = Sequence[QualityRecord]
 
 
-class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict and what it rests on."""
 
     verdict: QualityVerdict
     reason: str
-    difference: Estimate | None = None
+    gates: list[GateSummary] = []
     n_to_decide: int | None = None
-    mcnemar_p: float | None = None
 
 
-class Equivalence(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether two variants that should be the same (adapter and merged) are: TOST on what they pass, and how often they flip.
-
-    Byte equality is no criterion: adapter and merged add in another order, so even greedy answers differ (vllm#5148, peft#1904).
-    """
-
-    verdict: Literal["same", "different", "cannot tell"]
-    """same: the 90% interval of the difference lies inside +-margin. different: outside of it. cannot tell: across."""
-    n: int
-    flip_rate: Estimate
-    """Share of samples that one passes and the other does not, with Wilson's interval."""
-    differing_outputs: int
-    """Samples whose texts are not equal, whether that matters or not."""
-    difference: float
-    """right - left, of the share that passes."""
-    ci90_low: float
-    ci90_high: float
-    n_to_decide: int | None
+def gates_of(quality: Quality) -> list[tuple[str, float]]:
+    """(metric, margin) of every metric that decides; the first is the one that slices, tables and `minimum` look at."""
+    if quality.metrics is not None:
+        return [(gate.metric, gate.margin or quality.margin) for gate in quality.metrics]
+    return [(quality.metric or QUALITY_METRICS[quality.task.task][0], quality.margin)]
 
 
 def deciding_metric(quality: Quality) -> str:
-    """The scenario's metric, else the task's default."""
-    return quality.metric or QUALITY_METRICS[quality.task.task][0]
+    """The first metric that decides."""
+    return gates_of(quality)[0][0]
 
 
-def decide(base: Sequence[QualityRecord] | None, records: Sequence[QualityRecord], quality: Quality) -> QualitySummary:
+def decide(base: Records | None, records: Records, quality: Quality, judge: JudgeSummary | None = None) -> QualitySummary:
     """All metrics of one variant with 95% intervals, and its verdict; `base` is None where the run has none.
 
-    `metrics` and `labels` are over all samples, `without_contaminated` and the verdict over those that are not in the training text.
+    `metrics` and `labels` are over all samples; `without_contaminated`, slices and the verdict over those that are not in the training text.
     """
-    task, metric, known = quality.task.task, deciding_metric(quality), known_labels_of(quality, records)
+    reading, metric = reading_of(quality, records), deciding_metric(quality)
     clean = [record for record in records if not record.contaminated]
     flagged = len(records) - len(clean)
-    metrics = estimates(records, task, known)
-    cleaned = estimates(clean, task, known) if flagged else metrics
-    without = cleaned if records and all(record.contaminated is not None for record in records) else None
-    ruling = _rule(base, clean, cleaned.get(metric), quality, known)
+    metrics = estimates(records, reading)
+    cleaned = estimates(clean, reading) if flagged else metrics
+    kept, problem = _counterpart(base, clean)
+    missing = _not_run(quality, metrics, is_base=bool(records) and records[0].variant == "base")
+    verdict = _verdict(kept if base is not None else None, problem, clean, cleaned, quality, reading, missing)
     note = f"; {flagged} of {len(records)} samples also stand in the training text and are left out of the verdict" if flagged else ""
     held_against = base if base is not None and records and records[0].variant != "base" and not not_comparable(base, records) else None
+    first = verdict.gates[0] if verdict.gates else None
+    clusters = clusters_of(clean)
+    groups = None if clusters is None else len(set(clusters))
+    lost = [] if held_against is None else regressions(held_against, records)
     return QualitySummary(
-        verdict=ruling.verdict,
-        reason=ruling.reason + note,
+        verdict=verdict.verdict,
+        reason=verdict.reason + note,
         n=len(records),
         metrics=metrics,
         labels=dict(sorted(Counter(record.label for record in records).items(), key=lambda item: LABELS.index(item[0]))),
-        regressions=None if held_against is None else len(regressions(held_against, records)),
+        regressions=None if held_against is None else len(lost),
         improvements=None if held_against is None else len(regressions(records, held_against)),
-        confusion=confusion_of(records, known) if task == "classification" else None,
+        confusion=confusion_of(records, reading.known) if isinstance(quality.task, Classification) else None,
         metric=metric,
-        difference=ruling.difference,
-        mcnemar_p=ruling.mcnemar_p,
-        n_to_decide=ruling.n_to_decide,
-        without_contaminated=without,
+        difference=first.difference if first else None,
+        mcnemar_p=first.mcnemar_p if first else None,
+        n_to_decide=verdict.n_to_decide,
+        without_contaminated=cleaned if records and all(record.contaminated is not None for record in records) else None,
+        gates=verdict.gates,
+        slices=slices_of(kept if held_against is not None else None, clean, quality, reading),
+        groups=groups,
+        standard_errors=standard_errors(clean),
+        regressed=lost,
+        warnings=_warnings(quality, groups),
+        not_run=missing,
+        judge=judge,
     )
 
 
-def _rule(
-    base: Sequence[QualityRecord] | None, clean: Sequence[QualityRecord], estimate: Estimate | None, quality: Quality, known: Sequence[str]
-) -> Ruling:
-    """The verdict over the samples that count; `estimate` is the deciding metric over them."""
+def _counterpart(base: Records | None, clean: Records) -> tuple[Records, str | None]:
+    """Base's records of the samples that count, and why they cannot be compared, if so."""
+    if base is None:
+        return [], None
+    ids = {record.sample_id for record in clean}
+    kept = [record for record in base if record.sample_id in ids]
+    return kept, not_comparable(kept, clean)
+
+
+def _verdict(
+    kept: Records | None, problem: str | None, clean: Records, cleaned: Mapping[str, Estimate], quality: Quality, reading: Reading, missing: Mapping[str, str]
+) -> Verdict:
+    """The verdict over the samples that count; `cleaned` are the metrics over them, `kept` what base said to them."""
     metric, minimum = deciding_metric(quality), quality.minimum
-    if not clean or estimate is None or estimate.value is None:
-        return Ruling(verdict="inconclusive", reason="no sample is left to decide by")
-    below = minimum is not None and estimate.value < minimum
+    if not clean:
+        return Verdict(verdict="inconclusive", reason="no sample is left to decide by")
+    estimate = cleaned.get(metric)
+    value = estimate.value if estimate is not None else None
+    below = minimum is not None and value is not None and value < minimum
     if clean[0].variant == "base":
-        note = f"; its {metric} {estimate.value:.3f} lies below the minimum of {minimum:.3f}" if below else ""
-        return Ruling(verdict="reference", reason=f"the other variants are held against it{note}")
-    against = _against_base(base, clean, quality, known)
+        note = f"; its {metric} {value:.3f} lies below the minimum of {minimum:.3f}" if below else ""
+        note = f"; {metric} was not run: {missing[metric]}" if metric in missing else note
+        return Verdict(verdict="reference", reason=f"the other variants are held against it{note}")
+    unavailable = next((name for name, _ in gates_of(quality) if name in missing or (name not in cleaned)), None)
+    if unavailable is not None:
+        return Verdict(verdict="inconclusive", reason=f"{unavailable} was not run: {missing.get(unavailable, 'no sample has it')}")
+    assert estimate is not None
+    against = _against_base(kept, problem, clean, quality, reading)
     if below:
-        reason = f"{metric} {estimate.value:.3f} lies below the minimum of {minimum:.3f}"
-        return Ruling(verdict="fail", reason=reason, difference=against.difference, mcnemar_p=against.mcnemar_p)
-    if base is None and minimum is not None:
+        reason = f"{metric} {value:.3f} lies below the minimum of {minimum:.3f}"
+        return Verdict(verdict="fail", reason=reason, gates=against.gates)
+    if kept is None and minimum is not None:
         return _against_minimum(metric, minimum, clean, estimate)
     return against
 
 
-def _against_base(base: Sequence[QualityRecord] | None, clean: Sequence[QualityRecord], quality: Quality, known: Sequence[str]) -> Ruling:
-    if base is None:
-        return Ruling(verdict="inconclusive", reason="the run has no base to hold it against; add the variant `base`, or give `quality.minimum`")
-    ids = {record.sample_id for record in clean}
-    kept = [record for record in base if record.sample_id in ids]
-    problem = not_comparable(kept, clean)
+def _against_base(kept: Records | None, problem: str | None, clean: Records, quality: Quality, reading: Reading) -> Verdict:
+    if kept is None:
+        return Verdict(verdict="inconclusive", reason="the run has no base to hold it against; add the variant `base`, or give `quality.minimum`")
     if problem is not None:
-        return Ruling(verdict="not comparable", reason=f"not comparable with base: {problem}")
-    metric, margin = deciding_metric(quality), quality.margin
-    paired = paired_difference(kept, clean, metric, known)
-    low, high = paired.ci90
-    told = f"{metric} differs from base by {paired.value:+.3f} (90% interval {low:+.3f} to {high:+.3f})"
-    verdict: QualityVerdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
-    where = {"pass": "above", "fail": "below", "inconclusive": "across"}[verdict]
-    needed = n_to_decide(paired.value, paired.variance, margin) if verdict == "inconclusive" else None
-    b, c = paired.only_base, paired.only_variant
-    return Ruling(
+        return Verdict(verdict="not comparable", reason=f"not comparable with base: {problem}")
+    metrics = gates_of(quality)
+    try:
+        pairs = [paired_difference(kept, clean, metric, reading) for metric, _ in metrics]
+    except ValueError as error:
+        return Verdict(verdict="inconclusive", reason=str(error))
+    found = holm(pairs, [margin for _, margin in metrics])
+    gates = [_gate(metric, margin, pair, *ruling) for (metric, margin), pair, ruling in zip(metrics, pairs, found, strict=True)]
+    verdicts = [gate.verdict for gate in gates]
+    verdict: QualityVerdict = "fail" if "fail" in verdicts else "pass" if all(one == "pass" for one in verdicts) else "inconclusive"
+    if len(gates) == 1:
+        return Verdict(verdict=verdict, reason=gates[0].reason, gates=gates, n_to_decide=gates[0].n_to_decide)
+    telling = [gate for gate in gates if gate.verdict == verdict]
+    needed = [gate.n_to_decide for gate in telling if gate.n_to_decide is not None]
+    reason = f"{len(telling)} of {len(gates)} metrics {verdict} (Holm's correction): " + "; ".join(gate.reason for gate in telling)
+    return Verdict(verdict=verdict, reason=reason, gates=gates, n_to_decide=max(needed) if needed and len(needed) == len(telling) else None)
+
+
+def holm(pairs: Sequence[Paired], margins: Sequence[float]) -> list[tuple[QualityVerdict, float]]:
+    """The verdict of every metric by Holm's rule, and the level of the interval that it rests on."""
+    found: list[tuple[QualityVerdict, float]] = [("inconclusive", 1 - 2 * ALPHA / len(pairs))] * len(pairs)
+    sides: tuple[tuple[QualityVerdict, int], ...] = (("pass", 0), ("fail", 1))
+    for verdict, side in sides:
+        left = [number for number in range(len(pairs)) if found[number][0] == "inconclusive"]
+        while left:
+            level = 1 - 2 * ALPHA / len(left)
+            ends = {number: pairs[number].interval(level)[side] for number in left}
+            clear = [number for number in left if (ends[number] > -margins[number] if side == 0 else ends[number] < -margins[number])]
+            for number in left:
+                found[number] = (verdict if number in clear else "inconclusive", level)
+            if not clear:
+                break
+            left = [number for number in left if number not in clear]
+    return found
+
+
+def _gate(metric: str, margin: float, pair: Paired, verdict: QualityVerdict, level: float) -> GateSummary:
+    low, high = pair.interval(level)
+    ci95 = pair.interval(0.95)
+    told = f"{metric} differs from base by {pair.value:+.3f}" if metric != WIN_RATE else f"wins and half the ties against base are {pair.value:+.3f} off a half"
+    where = {"pass": "above", "fail": "below"}.get(verdict, "across")
+    needed = n_to_decide(pair.value, pair.variance, margin) if verdict == "inconclusive" else None
+    b, c = pair.only_base, pair.only_variant
+    interval = f"({100 * level:.3g}% interval {low:+.3f} to {high:+.3f})"
+    return GateSummary(
+        metric=metric,
+        margin=margin,
         verdict=verdict,
-        reason=f"{told}, {where} the margin of {-margin:+.3f}{_needed(needed) if verdict == 'inconclusive' else ''}",
-        difference=Estimate(value=paired.value, ci95_low=paired.ci95[0], ci95_high=paired.ci95[1]),
+        reason=f"{told} {interval}, {where} the margin of {-margin:+.3f}{_needed(needed) if verdict == 'inconclusive' else ''}",
+        difference=Estimate(value=pair.value, ci95_low=ci95[0], ci95_high=ci95[1]),
+        level=level,
+        low=low,
+        high=high,
+        n=pair.n,
         n_to_decide=needed,
         mcnemar_p=None if b is None or c is None else mcnemar_p(b, c),
     )
 
 
-def _against_minimum(metric: str, minimum: float, clean: Sequence[QualityRecord], estimate: Estimate) -> Ruling:
+def _against_minimum(metric: str, minimum: float, clean: Records, estimate: Estimate) -> Verdict:
     """No base: the minimum decides. The 90% limit is Wilson's for shares; else the (wider) 95% interval stands in for it."""
-    value, n = estimate.value or 0.0, len(clean)
-    shares = metric in clean[0].scores and all(record.scores[metric] in (0.0, 1.0) for record in clean)
-    low = wilson(value * n, n, 0.90)[0] if shares else estimate.ci95_low or 0.0
+    scored = [record for record in clean if metric in record.scores]
+    value, n = estimate.value or 0.0, len(scored)
+    share = metric in SHARES and bool(scored) and clusters_of(scored) is None
+    low = wilson(float(scores_of(scored, metric).sum()), n, 0.90)[0] if share else estimate.ci95_low or 0.0
     if low >= minimum:
-        return Ruling(verdict="pass", reason=f"no base in this run; {metric} {value:.3f} (at least {low:.3f}) reaches the minimum of {minimum:.3f}")
+        return Verdict(verdict="pass", reason=f"no base in this run; {metric} {value:.3f} (at least {low:.3f}) reaches the minimum of {minimum:.3f}")
     needed = n_to_decide(value - minimum, value * (1 - value), 0.0)
     reason = f"no base in this run; {metric} {value:.3f} reaches the minimum of {minimum:.3f}, its lower limit {low:.3f} does not{_needed(needed)}"
-    return Ruling(verdict="inconclusive", reason=reason, n_to_decide=needed)
+    return Verdict(verdict="inconclusive", reason=reason, n_to_decide=needed)
 
 
 def _needed(n: int | None) -> str:
@@ -160,37 +233,54 @@ def _needed(n: int | None) -> str:
     return f"; about {n:,} samples would decide, if the difference stays as it is"
 
 
-def regressions(base: Sequence[QualityRecord], records: Sequence[QualityRecord]) -> list[str]:
+def slices_of(kept: Records | None, clean: Records, quality: Quality, reading: Reading) -> dict[str, dict[str, SliceSummary]]:
+    """Column -> value -> the first deciding metric there, in the order in which values occur. They decide nothing, so nothing is corrected."""
+    found: dict[str, dict[str, SliceSummary]] = {}
+    metric = deciding_metric(quality)
+    for column in quality.slices:
+        parts: dict[str, list[QualityRecord]] = {}
+        for record in clean:
+            parts.setdefault(record.slices.get(column, ""), []).append(record)
+        for value, part in parts.items():
+            estimate = estimates(part, reading).get(metric)
+            if estimate is None:
+                continue
+            found.setdefault(column, {})[value] = SliceSummary(n=len(part), value=estimate, difference=_slice_difference(kept, part, metric, reading))
+    return found
+
+
+def _slice_difference(kept: Records | None, part: Records, metric: str, reading: Reading) -> Estimate | None:
+    if kept is None:
+        return None
+    try:
+        pair = paired_difference(kept, part, metric, reading)
+    except ValueError:
+        return None
+    low, high = pair.interval(0.95)
+    return Estimate(value=pair.value, ci95_low=low, ci95_high=high)
+
+
+def _not_run(quality: Quality, metrics: Mapping[str, Estimate], *, is_base: bool) -> dict[str, str]:
+    """Judged and human metrics of the task that have no value, each with the reason."""
+    missing: dict[str, str] = {}
+    for name in QUALITY_METRICS[quality.task.task]:
+        if name in metrics or (name == WIN_RATE and is_base):
+            continue
+        if name in JUDGED:
+            missing[name] = "no judge is configured; add `quality.judge`" if quality.judge is None else "the judge gave no verdict that could be read"
+        elif name == "human_score":
+            missing[name] = "no human labels have been imported"
+    return missing
+
+
+def _warnings(quality: Quality, groups: int | None) -> list[str]:
+    found = quality_warnings(quality.model_dump(mode="json"))
+    if groups is not None and groups < FEW_GROUPS:
+        found.append(f"only {groups} groups: an interval that counts groups is too narrow below about {FEW_GROUPS}")
+    return found
+
+
+def regressions(base: Records, records: Records) -> list[str]:
     """Ids of the samples that `base` passes and `records` do not (label `regression from base`), in the order of `records`."""
     passed = {record.sample_id for record in base if record.passed}
     return [record.sample_id for record in records if record.passed is False and record.sample_id in passed]
-
-
-def equivalent(left: Sequence[QualityRecord], right: Sequence[QualityRecord], margin: float) -> Equivalence:
-    """Two one-sided tests at alpha 0.05 each, as a 90% Tango interval inside +-margin, on `passed`.
-
-    Raises ValueError where the two were not asked the same samples.
-    """
-    problem = not_comparable(left, right)
-    if problem is not None or not left:
-        raise ValueError(problem or "there are no samples")
-    by_id = {record.sample_id: record for record in left}
-    pairs = [(by_id[record.sample_id], record) for record in right]
-    b = sum(before.passed is True and after.passed is False for before, after in pairs)
-    c = sum(after.passed is True and before.passed is False for before, after in pairs)
-    n = len(pairs)
-    low, high = tango(b, c, n, 0.90)
-    flip_low, flip_high = wilson(b + c, n)
-    inside, outside = -margin < low and high < margin, high < -margin or low > margin
-    verdict: Literal["same", "different", "cannot tell"] = "same" if inside else "different" if outside else "cannot tell"
-    nearer = n_to_decide(-abs(c - b) / n, share_variance(b, c, n), margin)
-    return Equivalence(
-        verdict=verdict,
-        n=n,
-        flip_rate=Estimate(value=(b + c) / n, ci95_low=flip_low, ci95_high=flip_high),
-        differing_outputs=sum(before.output != after.output for before, after in pairs),
-        difference=(c - b) / n,
-        ci90_low=low,
-        ci90_high=high,
-        n_to_decide=nearer if verdict == "cannot tell" else None,
-    )

@@ -1,8 +1,8 @@
 """Intervals and tests for shares and for paired differences. Pure functions over numbers.
 
 wilson: one share. tango, newcombe: difference of two paired shares. mcnemar_p: exact test of the same. paired_means: difference of
-two paired means (BCa bootstrap). weighted_bootstrap: statistics of the whole set (macro-F1), as functions of sample weights.
-n_to_decide: how many samples would settle a non-inferiority question.
+two paired means (BCa bootstrap). Draws: bootstrap of statistics of the whole set (macro-F1, BLEU), as functions of sample weights,
+over samples or over groups of them. n_to_decide: how many samples would settle a non-inferiority question.
 
 Differences are `variant - base`. b counts the samples that only base passes, c those that only the variant passes, n all of them.
 """
@@ -10,7 +10,7 @@ Differences are `variant - base`. b counts the samples that only base passes, c 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,26 +132,61 @@ def mean_interval(values: Array, level: float = 0.95) -> Interval:
     return min(low, mean), max(high, mean)
 
 
-def weighted_bootstrap(statistics: Callable[[Array], Array], n: int, values: Array, level: float = 0.95) -> list[Interval]:
-    """Percentile bootstrap of statistics of the whole set, one interval for each.
+class Draws:
+    """A bootstrap of statistics of the whole set, drawn once; percentile intervals at any level.
 
     `statistics` takes weights (resamples x n: how often each sample was drawn) and returns resamples x m; both variants of a pair are
-    drawn together. `values` are the m estimates themselves. Where every resample gives the same value, the interval is widened as in
-    `mean_interval`.
+    drawn together. With `clusters` (the group of every sample, 0, 1, ...) whole groups are drawn instead of samples: those of one group
+    are not independent (cluster bootstrap). `values` are the m estimates themselves.
     """
-    random = np.random.default_rng(_SEED)
-    size = max(1, _CELLS // max(1, n))
-    drawn = np.concatenate([statistics(_weights(random, min(size, RESAMPLES - at), n)) for at in range(0, RESAMPLES, size)])
-    z = normal_quantile(level)
-    unseen = z * z / (n + z * z)
-    intervals: list[Interval] = []
-    for column, value in zip(drawn.T, values.tolist(), strict=True):
-        if np.ptp(column) < 1e-12:
-            intervals.append((value - unseen, value + unseen))
-            continue
-        low, high = np.quantile(column, [(1 - level) / 2, (1 + level) / 2])
-        intervals.append((min(float(low), value), max(float(high), value)))
-    return intervals
+
+    def __init__(self, statistics: Callable[[Array], Array], n: int, values: Array, clusters: Sequence[int] | None = None) -> None:
+        random = np.random.default_rng(_SEED)
+        size = max(1, _CELLS // max(1, n))
+        units = n if clusters is None else max(clusters) + 1
+        of_group = None if clusters is None else np.eye(units)[list(clusters)].T
+        blocks = []
+        for at in range(0, RESAMPLES, size):
+            weights = _weights(random, min(size, RESAMPLES - at), units)
+            blocks.append(statistics(weights if of_group is None else weights @ of_group))
+        self._drawn = np.concatenate(blocks)
+        self._values, self._units = values.tolist(), units
+
+    def intervals(self, level: float = 0.95) -> list[Interval]:
+        """One interval for each statistic. Where every resample gives the same value it is widened as in `mean_interval`."""
+        z = normal_quantile(level)
+        unseen = z * z / (self._units + z * z)
+        intervals: list[Interval] = []
+        for column, value in zip(self._drawn.T, self._values, strict=True):
+            if np.ptp(column) < 1e-12:
+                intervals.append((value - unseen, value + unseen))
+                continue
+            low, high = np.quantile(column, [(1 - level) / 2, (1 + level) / 2])
+            intervals.append((min(float(low), value), max(float(high), value)))
+        return intervals
+
+    def standard_errors(self) -> list[float]:
+        """Standard deviation of each statistic over the resamples."""
+        return [float(column.std()) for column in self._drawn.T]
+
+
+def weighted_mean(values: Array) -> Callable[[Array], Array]:
+    """The mean of per-sample values as a statistic for `Draws`."""
+
+    def statistic(weights: Array) -> Array:
+        total = weights.sum(axis=1)
+        return np.asarray((weights @ values) / np.maximum(total, 1e-12))[:, None]
+
+    return statistic
+
+
+def clustered_standard_error(values: Array, clusters: Sequence[int]) -> float:
+    """Standard error of a mean whose samples come in groups (Miller 2024, "Adding Error Bars to Evals", equation for clustered SE).
+
+    sqrt(sum over groups of (sum of the group's deviations from the mean)^2) / n.
+    """
+    deviations = np.bincount(np.asarray(clusters), weights=values - values.mean())
+    return float(math.sqrt(float((deviations**2).sum())) / len(values))
 
 
 def _weights(random: np.random.Generator, resamples: int, n: int) -> Array:

@@ -5,7 +5,7 @@ scores an answer. This file picks the module, and lays over every task what all 
 samples that can be answered. So whatever asks (`spot_check`) or decides knows no task by name. `check_quality` is pure and runs before
 anything starts.
 
-To add a task: its words in `scenario/quality.py`, its metrics in QUALITY_METRICS (`scenario/combinations.py`; those that are shares of
+To add a task: its words in `scenario/quality.py`, its metrics in QUALITY_METRICS (`scenario/quality_metrics.py`; those that are shares of
 samples in `measures.SHARES` too), a module with its `scorer`, and that module's line in `_task_scorer`.
 """
 
@@ -16,18 +16,28 @@ from collections.abc import Sequence
 import msgspec
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.quality import classification, extraction, qa
+from perfbench.quality import chat, classification, domain_qa, extraction, instructions, qa, rag, summarisation, translation
 from perfbench.quality import labels as why
 from perfbench.quality.rows import HeldOutRows, row_numbers, truth
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.data_files import read_rows
-from perfbench.scenario.quality import Classification, Extraction, Quality, QualityTask
+from perfbench.scenario.quality import (
+    Chat,
+    Classification,
+    DocumentQuestions,
+    DomainQuestions,
+    Extraction,
+    Instructions,
+    Quality,
+    QualityTask,
+    QuestionAnswering,
+    Summarisation,
+    Translation,
+)
+from perfbench.scenario.quality_metrics import REFUSED
 
 REFUSAL = "(must be refused)"
 """What stands in a record as the expected answer of a sample that must be refused."""
-
-REFUSED = "refused_when_due"
-"""Share of the samples that must be refused and were. They have no other score, so the task's metrics are over the others alone."""
 
 _TELL_REFUSAL = (why.WRONG, why.INCOMPLETE, why.HALLUCINATED, why.IGNORED, why.TOO_SHORT, why.TOO_VERBOSE, why.NOT_JUDGED)
 """Labels that give way to `unsafe refusal` where the answer opens as a refusal."""
@@ -48,11 +58,25 @@ def make_scorer(quality: Quality, rows: Sequence[dict[str, object]]) -> Scorer:
 
 
 def _task_scorer(task: QualityTask, rows: HeldOutRows) -> Scorer:
-    if isinstance(task, Classification):
-        return classification.scorer(task, rows)
-    if isinstance(task, Extraction):
-        return extraction.scorer(task, rows)
-    return qa.scorer(task, rows)
+    match task:
+        case Classification():
+            return classification.scorer(task, rows)
+        case Extraction():
+            return extraction.scorer(task, rows)
+        case QuestionAnswering():
+            return qa.scorer(task, rows)
+        case DomainQuestions():
+            return domain_qa.scorer(task, rows)
+        case Summarisation():
+            return summarisation.scorer(task, rows)
+        case Translation():
+            return translation.scorer(task, rows)
+        case Chat():
+            return chat.scorer(task, rows)
+        case Instructions():
+            return instructions.scorer(task, rows)
+        case DocumentQuestions():
+            return rag.scorer(task, rows)
 
 
 def _score_refusal(answer: Answered) -> Scored:

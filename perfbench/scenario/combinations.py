@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perfbench.errors import Finding
+from perfbench.scenario.quality_metrics import quality_findings
 
 DEFAULT_DURATION_S = 30.0
 """Of a stage's window."""
@@ -13,7 +14,7 @@ DEFAULT_DURATION_S = 30.0
 
 def combination_findings(scenario: Mapping[str, Any]) -> list[Finding]:
     """Findings over a scenario as plain data (a parsed file or a dumped model). Values of a wrong type are left to the models."""
-    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *_quality(scenario)]
+    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *quality_findings(scenario)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -182,22 +183,3 @@ def _trace_part(key: str, stage: Mapping[str, Any]) -> Iterator[Finding]:
 def _number(value: Any) -> float | None:
     """None for what is no number: the models refuse it."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-QUALITY_METRICS = {
-    "classification": ("accuracy", "macro_f1", "micro_f1"),
-    "extraction": ("exact_match", "json_validity", "schema_validity", "field_accuracy"),
-    "qa": ("exact_match", "token_f1", "contains", "fuzzy"),
-}
-"""Metrics that may decide, by task; the first is the default."""
-
-
-def _quality(scenario: Mapping[str, Any]) -> Iterator[Finding]:
-    quality = _mapping(scenario.get("quality"))
-    task = _mapping(quality.get("task"))
-    kind, metric = task.get("task"), quality.get("metric")
-    known = QUALITY_METRICS.get(kind) if isinstance(kind, str) else None
-    if known and isinstance(metric, str) and metric not in known:
-        yield Finding("quality.metric", f"`{metric}` does not fit task `{kind}`; expected one of {', '.join(known)}")
-    if metric == "schema_validity" and task.get("json_schema") is None:
-        yield Finding("quality.metric", "`schema_validity` needs `quality.task.json_schema`")

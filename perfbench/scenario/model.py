@@ -14,7 +14,7 @@ from perfbench.records import LatencyMetric
 from perfbench.scenario.combinations import DEFAULT_DURATION_S, combination_findings
 from perfbench.scenario.quality import Quality
 from perfbench.scenario.references import ModelRef
-from perfbench.scenario.strict import Name, NotNegative, Positive, Scalar, Strict
+from perfbench.scenario.strict import URL, Name, NotNegative, Positive, Scalar, Strict
 from perfbench.scenario.trace import Trace
 from perfbench.scenario.workload import AdapterSpread, Length, MixturePart, PromptSource, ResponseFormat
 
@@ -42,7 +42,7 @@ class Models(Strict):
 class Endpoint(Strict):
     """A server that already runs and speaks the OpenAI API. It is driven, never started or stopped."""
 
-    url: Annotated[str, Field(pattern=r"^(https?://[^\s]+|unix:///[^\s]+)$")]
+    url: Annotated[str, Field(pattern=URL)]
     """Up to, not including, `/v1`; `unix:///run/vllm.sock` for a server on a Unix socket (vLLM's `--uds`)."""
     model: str
     """The name it serves the model by."""

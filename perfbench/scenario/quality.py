@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from perfbench.scenario.references import Data
-from perfbench.scenario.strict import Strict, plain_file
+from perfbench.scenario.strict import URL, NotNegative, Positive, Strict, plain_file
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Margin = Annotated[float, Field(gt=0, lt=1)]
@@ -42,10 +42,128 @@ class QuestionAnswering(Strict):
     """Column that holds the right answer, or a list of equally right ones."""
 
 
-QualityTask = Annotated[Classification | Extraction | QuestionAnswering, Field(discriminator="task")]
+class DomainQuestions(Strict):
+    """The answer is a few sentences from a field; what it must say is known as key facts, a reference answer, or both."""
+
+    task: Literal["domain_qa"]
+    expected: Column
+    """Column that holds a reference answer."""
+    facts: Column
+    """Column that holds the facts a right answer states: a list of texts; a list inside it holds wordings of the same fact."""
+    pass_at: Share = 1.0
+    """A sample passes when so large a share of its facts is stated."""
+
+
+class Summarisation(Strict):
+    """The answer is a summary."""
+
+    task: Literal["summarisation"]
+    expected: Column
+    """Column that holds a reference summary, or a list of them."""
+    key_points: Column | None = None
+    """Column that holds what a summary must mention: a list of texts; a list inside it holds wordings of the same point. Without it there is no `coverage`."""
+    source: Column | None = None
+    """Column that holds the text to summarise, for the judge's `faithfulness`."""
+    min_words: Annotated[int, Field(ge=1)] | None = None
+    """Shorter answers do not pass."""
+    max_words: Annotated[int, Field(ge=1)] | None = None
+    """Longer answers do not pass."""
+    pass_at: Share = 0.6
+    """A sample passes when its length is within the limits and so large a share of its key points is mentioned (without them: at this ROUGE-1)."""
+
+
+class Translation(Strict):
+    """The answer is a translation."""
+
+    task: Literal["translation"]
+    expected: Column
+    """Column that holds a reference translation, or a list of them."""
+    tokenizer: Literal["13a", "intl", "char", "zh"] = "13a"
+    """BLEU's tokenizer in sacrebleu: `13a` for most languages, `zh` for Chinese, `char` for languages without spaces."""
+    pass_at: Share = 0.5
+    """A sample passes at this sentence-level chrF."""
+
+
+class Chat(Strict):
+    """The answer is free: only a judge or a person can say how good it is."""
+
+    task: Literal["chat"]
+    expected: Column | None = None
+    """Column that holds what a good answer does, or a reference answer; the judge reads it beside the rubric."""
+    pass_at: Share = 0.5
+    """A sample passes at this rubric score: 0.5 is 3 of 1 to 5."""
+
+
+class Instructions(Strict):
+    """The answer must keep constraints that a program can check."""
+
+    task: Literal["instructions"]
+    constraints: Column
+    """Column that holds a list of constraints, each `{kind: ..., ...}`; docs/quality.md lists the kinds."""
+
+
+class DocumentQuestions(Strict):
+    """The answer comes out of retrieved passages (RAG): retrieval and generation are measured apart."""
+
+    task: Literal["rag"]
+    expected: Column
+    """Column that holds the right answer, or a list of equally right ones."""
+    contexts: Column
+    """Column that holds the passages that the prompt shows: a list of `{id: ..., text: ...}`."""
+    relevant_ids: Column
+    """Column that holds the ids of the passages that are needed, whether they were retrieved or not."""
+
+
+QualityTask = Annotated[
+    Classification | Extraction | QuestionAnswering | DomainQuestions | Summarisation | Translation | Chat | Instructions | DocumentQuestions,
+    Field(discriminator="task"),
+]
 
 TASKS: tuple[str, ...] = tuple(get_args(kind.model_fields["task"].annotation)[0] for kind in get_args(get_args(QualityTask)[0]))
 """The words that `task` may be."""
+
+
+class Gate(Strict):
+    """One of several metrics that a variant must keep. In YAML a plain string is the metric's name."""
+
+    metric: str
+    """A metric of the task."""
+    margin: Margin | None = None
+    """How much worse than base it may be; default: `quality.margin`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"metric": value} if isinstance(value, str) else value
+
+
+class Judge(Strict):
+    """A model that judges answers: any server that speaks the OpenAI API, a vLLM of yours included. It is asked after all load has ended."""
+
+    url: Annotated[str, Field(pattern=URL)]
+    """Up to, not including, `/v1`; `unix:///run/vllm.sock` for a server on a Unix socket."""
+    model: str
+    """The name it serves the model by."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    rubric: str | None = None
+    """What a good answer is, in your words; default: helpful, right, complete, and no longer than needed."""
+    pairwise: bool = True
+    """Chat: put each answer beside base's too, in both orders."""
+    structured_output: bool = True
+    """Ask for the verdict by JSON Schema (`response_format`), as vLLM and OpenAI offer it; off for servers that refuse it."""
+    max_tokens: Annotated[int, Field(ge=16)] = 512
+    """A verdict is cut off after so many."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """A verdict that cannot be read is asked for again so often, each time with another seed."""
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    """Verdicts asked for at a time."""
+    timeout_s: Positive = 120.0
+    """A verdict that takes longer has failed."""
+    usd_per_million_prompt_tokens: NotNegative | None = None
+    """The judge's price; without both there is no cost of judging."""
+    usd_per_million_output_tokens: NotNegative | None = None
+    """As above, for what it answers."""
 
 
 class Quality(Strict):
@@ -57,16 +175,20 @@ class Quality(Strict):
     """What an answer is."""
     metric: str | None = None
     """The metric that decides; default: the first of the task's in docs/quality.md."""
+    metrics: Annotated[tuple[Gate, ...], Field(min_length=1)] | None = None
+    """Several metrics that decide together, instead of `metric`: each must be kept, with Holm's correction over them."""
     margin: Margin
     """How much worse than base the metric may be."""
     minimum: Share | None = None
-    """A variant whose metric lies below this fails, whatever base does."""
+    """A variant whose metric (the first of `metrics`) lies below this fails, whatever base does."""
     slices: tuple[Column, ...] = ()
     """Columns that cut the samples into slices; each value of each column is reported with its own difference from base."""
     groups: Column | None = None
     """Column that says which samples belong together (turns of a conversation, fields of a document); intervals then count groups, not samples."""
     must_refuse: Column | None = None
     """Column that is true for samples that a model has to refuse. They need no expected answer, and are right when refused."""
+    judge: Judge | None = None
+    """Who judges what no program can; without one those metrics are not run."""
     max_tokens: Annotated[int, Field(ge=1)] = 256
     """An answer is cut off after so many."""
     concurrency: Annotated[int, Field(ge=1)] = 16

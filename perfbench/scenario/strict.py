@@ -16,6 +16,8 @@ from perfbench.scenario.paths import absolute
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+URL = r"^(https?://[^\s]+|unix:///[^\s]+)$"
+"""Of a server that already runs, up to, not including, `/v1`."""
 Scalar = bool | int | float | str
 
 

@@ -8,16 +8,20 @@ import pytest
 from sklearn.metrics import f1_score
 
 from perfbench.quality import classification
-from perfbench.quality.decide import decide, deciding_metric, equivalent, regressions
+from perfbench.quality.classification import CLASS_METRICS, class_statistics
+from perfbench.quality.decide import decide, deciding_metric, regressions
+from perfbench.quality.equivalence import equivalent
 from perfbench.quality.extraction import score as score_extraction
 from perfbench.quality.fairness import asked_hashes, check_same_asked
 from perfbench.quality.intervals import tango, wilson
-from perfbench.quality.measures import CLASS_METRICS, class_statistics, paired_difference
+from perfbench.quality.measures import Reading, paired_difference
 from perfbench.records import QualityRecord
 from perfbench.scenario.model import Decoding, Prompt
-from perfbench.scenario.quality import Quality
+from perfbench.scenario.quality import Classification, Extraction, Quality
 
 KNOWN = ("a", "b")
+CLASSES = Reading(Classification(task="classification", expected="label"), KNOWN)
+OBJECTS = Reading(Extraction(task="extraction", expected="label"), ())
 
 
 @pytest.fixture
@@ -217,10 +221,10 @@ def test_extraction_decides_by_field_accuracy(data_file: str) -> None:
     base = extraction_records("base", wanted, wanted)
     worse = extraction_records("adapter", [{**value, "d": -1} if n % 2 else value for n, value in enumerate(wanted)], wanted)
     quality = block(data_file, "extraction", metric="field_accuracy")
-    paired = paired_difference(base, worse, "field_accuracy", ())
+    paired = paired_difference(base, worse, "field_accuracy", OBJECTS)
     assert paired.value == pytest.approx(-0.125)
     half = 1.96 * 0.125 / 10
-    assert paired.ci95 == pytest.approx((-0.125 - half, -0.125 + half), abs=0.004)
+    assert paired.interval(0.95) == pytest.approx((-0.125 - half, -0.125 + half), abs=0.004)
     assert decide(base, worse, quality).verdict == "fail"
     summary = decide(base, worse, block(data_file, "extraction", metric="json_validity"))
     assert summary.verdict == "pass"
@@ -228,21 +232,22 @@ def test_extraction_decides_by_field_accuracy(data_file: str) -> None:
     assert deciding_metric(block(data_file, "extraction")) == "exact_match"
 
 
-def test_equivalence_needs_evidence_not_a_missing_difference() -> None:
+def test_equivalence_needs_evidence_not_a_missing_difference(data_file: str) -> None:
+    quality = block(data_file)
     left, right = split(20, 15, 1, 1)
-    found = equivalent(left, right, 0.05)
+    found = equivalent(left, right, quality)
     assert found.verdict == "cannot tell"
     assert found.flip_rate.value == 0.1
     assert (found.n_to_decide or 0) > 20
     left, right = split(1000, 800, 10, 10)
-    found = equivalent(left, right, 0.05)
+    found = equivalent(left, right, quality)
     assert found.verdict == "same"
     assert found.differing_outputs == 20
     assert (found.ci90_low, found.ci90_high) == pytest.approx(tango(10, 10, 1000, 0.90))
     left, right = split(1000, 600, 150, 10)
-    assert equivalent(left, right, 0.05).verdict == "different"
+    assert equivalent(left, right, quality).verdict == "different"
     with pytest.raises(ValueError, match="one of them only"):
-        equivalent(left, right[1:], 0.05)
+        equivalent(left, right[1:], quality)
 
 
 def simulate(data_file: str, n: int, only_base: float, only_variant: float, runs: int, seed: int) -> dict[str, float]:
@@ -254,8 +259,8 @@ def simulate(data_file: str, n: int, only_base: float, only_variant: float, runs
         both = random.random(n) < 0.7
         base = answers("base", list((kinds == 0) | ((kinds == 2) & both)))
         variant = answers("adapter", list((kinds == 1) | ((kinds == 2) & both)))
-        paired = paired_difference(base, variant, "accuracy", KNOWN)
-        verdict = "pass" if paired.ci90[0] > -quality.margin else "fail" if paired.ci90[1] < -quality.margin else "inconclusive"
+        paired = paired_difference(base, variant, "accuracy", CLASSES)
+        verdict = "pass" if paired.interval(0.90)[0] > -quality.margin else "fail" if paired.interval(0.90)[1] < -quality.margin else "inconclusive"
         counts[verdict] = counts.get(verdict, 0) + 1
     return {verdict: count / runs for verdict, count in counts.items()}
 

@@ -131,13 +131,13 @@ def test_bca_is_skewed_where_the_sample_is() -> None:
 def test_equal_values_are_not_certainty() -> None:
     low, high = i.mean_interval(np.zeros(20))
     assert (low, high) == pytest.approx(i.tango(0, 0, 20), abs=1e-9)
-    ((low, high),) = i.weighted_bootstrap(lambda weights: np.ones((len(weights), 1)), 20, np.ones(1))
+    ((low, high),) = i.Draws(lambda weights: np.ones((len(weights), 1)), 20, np.ones(1)).intervals()
     assert (low - 1, high - 1) == pytest.approx(i.tango(0, 0, 20), abs=1e-9)
 
 
 def test_the_weighted_bootstrap_of_a_mean_agrees_with_theory() -> None:
     values = np.random.default_rng(3).uniform(0, 1, 300)
-    ((low, high),) = i.weighted_bootstrap(lambda weights: weights @ values[:, None] / 300, 300, values.mean(keepdims=True))
+    ((low, high),) = i.Draws(lambda weights: weights @ values[:, None] / 300, 300, values.mean(keepdims=True)).intervals()
     half = 1.96 * values.std() / math.sqrt(300)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.002)
 
