@@ -187,19 +187,19 @@ def _priced(hour_usd: float, result: StageResult, metric: str) -> Callable[[Floa
 def _quality(baseline: FinishedRun, run: FinishedRun, variant: str) -> Moved:
     from perfbench.quality.decide import deciding_metric
     from perfbench.quality.fairness import not_comparable
-    from perfbench.quality.measures import known_labels_of, paired_difference
+    from perfbench.quality.measures import WIN_RATE, paired_difference, reading_of
 
     old, new, quality = baseline.quality.get(variant, []), run.quality.get(variant, []), run.experiment.quality
     if quality is None or not old or not new:
         return Moved("quality", "share", "share", "higher", note="a run has no quality check of it")
     metric = deciding_metric(quality)
-    problem = not_comparable(old, new)
+    problem = "a win rate against base does not compare two runs" if metric == WIN_RATE else not_comparable(old, new)
     figures = [one.summary.variants[variant].quality for one in (baseline, run)]
     shares = [figure.metrics[metric].value if figure is not None and metric in figure.metrics else None for figure in figures]
     if problem is not None or shares[0] is None or shares[1] is None:
         return Moved(metric, "share", "share", "higher", note=problem or f"a run has no {metric}")
-    paired = paired_difference(old, new, metric, known_labels_of(quality, new))
-    low, high = paired.ci95
+    paired = paired_difference(old, new, metric, reading_of(quality, new))
+    low, high = paired.interval(0.95)
     error = (high - low) / 2 / _Z975
     relative = None if not shares[0] else Span(paired.value / shares[0], low / shares[0], high / shares[0], error / shares[0])
     return Moved(metric, "share", "share", "higher", shares[0], shares[1], Span(paired.value, low, high, error), relative, len(new), margin=quality.margin)
