@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from perfbench.analyse.summarise import summarise
 from perfbench.plan.measured import with_roofline
 from perfbench.report.html import render_html
@@ -14,7 +16,8 @@ def conclude(folder: RunFolder) -> None:
     """Analyse the run and write summary.json, report.html, report.md and model_card.md into its folder."""
     folder.recover_telemetry()
     manifest = folder.manifest()
-    summary = with_roofline(summarise(folder), manifest)
+    plan = folder.plan()
+    summary = msgspec.structs.replace(with_roofline(summarise(folder), manifest), plan=msgspec.to_builtins(plan) if plan is not None else None)
     folder.write_summary(summary)
     folder.write_text("report.html", render_html(folder, summary, manifest))
     folder.write_text("report.md", render_markdown(summary, manifest))

@@ -1,6 +1,6 @@
 """The run folder (DESIGN 7): the only file that knows where things lie and in which form.
 
-    manifest.json  prompts.jsonl  journal.jsonl  summary.json  report.html  report.md
+    manifest.json  prompts.jsonl  journal.jsonl  summary.json  report.html  report.md  [plan.json  plan.md]
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
     telemetry/<session>.parquet  quality/<variant>.parquet  server/<server>.log
@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
-from perfbench.records import ForeignResult, JournalEntry, Manifest, QualityRecord, Record, Sample, Summary
+from perfbench.records import ForeignResult, JournalEntry, Manifest, Plan, QualityRecord, Record, Sample, Summary
 from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -121,6 +121,13 @@ class RunFolder:
         if not (self.path / "summary.json").is_file():
             raise RunFolderError(f"{self.path} has no summary.json: the run has not finished", hint="perfbench run --resume finishes it")
         return self._read_json("summary.json", Summary)
+
+    def write_plan(self, plan: Plan) -> None:
+        self._write_json("plan.json", plan)
+
+    def plan(self) -> Plan | None:
+        """The newest plan; None where none was made."""
+        return self._read_json("plan.json", Plan) if (self.path / "plan.json").is_file() else None
 
     def write_prompts(self, rows: Sequence[msgspec.Struct]) -> Path:
         """The load's prompts as sent, one a line, before anything is driven."""

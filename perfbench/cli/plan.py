@@ -1,4 +1,4 @@
-"""Commands that size a deployment: estimate (before renting), prices. They start nothing."""
+"""Commands that size a deployment: estimate (before renting), plan (from a run), prices. They start nothing."""
 
 from __future__ import annotations
 
@@ -48,6 +48,35 @@ def estimate(
     )  # fmt: skip
     found = estimate_all(load_scenario(scenario) if scenario is not None else None, wanted)
     _show(found, [sizing.memory_estimate_table(found), sizing.bounds_table(found)], as_json)
+
+
+@app.command()
+def plan(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    demand: Annotated[Path, typer.Option("--demand", help="Demand file (YAML): docs/sizing.md.")],
+    fine_tunes: Annotated[str | None, typer.Option("--fine-tunes", help="Break-even of adapters at so many: 1,2,5,10,20,50.", show_default=False)] = None,
+    skew: Annotated[str | None, typer.Option("--skew", help="Zipf exponents of their popularity: 0,1,1.5.", show_default=False)] = None,
+    load_s: Annotated[float | None, typer.Option("--load-s", min=0, help="Seconds to swap an adapter in, beyond max-loras.", show_default=False)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Servers, GPUs and price for a demand, from a finished run. Example: perfbench plan results/my-model-... --demand demand.yaml"""
+    from perfbench.errors import EXIT_CANNOT_TELL
+    from perfbench.planning import keep_plan, make_plan, wanted_fine_tunes
+    from perfbench.results import RunFolder
+
+    folder = RunFolder.open(run)
+    found = make_plan(folder, demand, lambda given: wanted_fine_tunes(given, counts=fine_tunes, skew=skew, load_s=load_s))
+    keep_plan(folder, found)
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        from perfbench.report.terminal import print_plan
+
+        print_plan(found, Console(), folder.path / "report.html")
+    if all(variant.reason for variant in found.variants.values()):
+        raise typer.Exit(EXIT_CANNOT_TELL)
 
 
 def _counts(text: str | None) -> list[int]:

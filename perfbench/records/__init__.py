@@ -13,6 +13,16 @@ from perfbench.records.answers import (
     ReferenceCheck,
 )
 from perfbench.records.foreign import ForeignMetric, ForeignResult
+from perfbench.records.plan import (
+    Autoscaled,
+    BreakEven,
+    BreakEvenPoint,
+    Demand,
+    Deployment,
+    Plan,
+    Simulated,
+    VariantPlan,
+)
 from perfbench.records.request import (
     ErrorKind,
     Record,
@@ -68,8 +78,13 @@ __all__ = [
     "SCHEMA_VERSION",
     "AdapterSummary",
     "Audit",
+    "Autoscaled",
+    "BreakEven",
+    "BreakEvenPoint",
     "Comparison",
     "CostSummary",
+    "Demand",
+    "Deployment",
     "Equivalence",
     "ErrorKind",
     "Estimate",
@@ -88,6 +103,7 @@ __all__ = [
     "MetricSummary",
     "ModelInfo",
     "ModelShape",
+    "Plan",
     "QualityRecord",
     "QualitySummary",
     "QualityVerdict",
@@ -102,6 +118,7 @@ __all__ = [
     "RunDifference",
     "Sample",
     "ServerInfo",
+    "Simulated",
     "SliceSummary",
     "StageSummary",
     "Stamp",
@@ -111,5 +128,6 @@ __all__ = [
     "TrialPlan",
     "TrialSummary",
     "Unlike",
+    "VariantPlan",
     "VariantSummary",
 ]

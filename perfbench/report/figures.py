@@ -69,7 +69,8 @@ def _marker_style(summary: Summary, variant: str) -> dict[str, Any]:
     return {"name": variant, "marker": {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)]}}
 
 
-def _layout(x_title: str, y_title: str, **more: Any) -> dict[str, Any]:
+def plot_layout(x_title: str, y_title: str, **more: Any) -> dict[str, Any]:
+    """Axes, margins and legend that every plot shares."""
     return {
         "xaxis": {"title": {"text": x_title}, "automargin": True},
         "yaxis": {"title": {"text": y_title}, "automargin": True},
@@ -81,7 +82,7 @@ def _layout(x_title: str, y_title: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _from_zero(layout: dict[str, Any], *axes: str) -> dict[str, Any]:
+def from_zero(layout: dict[str, Any], *axes: str) -> dict[str, Any]:
     """Lengths and heights are compared from zero. Not for axes of names."""
     for axis in axes:
         layout[axis]["rangemode"] = "tozero"
@@ -143,7 +144,7 @@ def latency_throughput(summary: Summary, metric: str) -> Figure | None:
     traces += _pareto_trace(traces)
     label = f"{metric_label(metric)} p{percentile}"
     limit = {} if slo is None else _line("y", slo[1], f"SLO {formats.seconds(slo[1])}")
-    plot = {"data": traces, "layout": _from_zero(_layout("requests per second", f"{label}, s", **limit), "xaxis", "yaxis")}
+    plot = {"data": traces, "layout": from_zero(plot_layout("requests per second", f"{label}, s", **limit), "xaxis", "yaxis")}
     note = "One point a stage, the mean over repeats; points are joined by rising throughput. Right and low is better; the broad band joins the points "
     note += "that no other beats in both."
     return Figure(f"throughput-{metric}", "throughput", f"{label} against throughput", None, "; ".join(words), note, plot)
@@ -181,7 +182,7 @@ def distribution(summary: Summary, latencies: pl.DataFrame, stage: str, metric: 
     slo = _slo_limit(summary, metric)
     limit = {} if slo is None else _line("x", slo[1], f"SLO p{slo[0]}")
     label = metric_label(metric)
-    layout = _from_zero(_layout(f"{label}, s", "share of requests", **limit), "xaxis")
+    layout = from_zero(plot_layout(f"{label}, s", "share of requests", **limit), "xaxis")
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.01]}
     alt = f"Cumulative distribution of {label} at stage {stage}; its percentiles stand in the table Latency at stage {stage}."
     note = "Measured, answered requests of all repeats." + _points_note(thinned)
@@ -207,7 +208,7 @@ def latency_over_time(summary: Summary, latencies: pl.DataFrame, stage: str, win
         traces.append({**style, "type": "scatter", "mode": "markers", "x": dots.x, "y": dots.y, "hovertemplate": hover})
     if not traces:
         return None
-    plot = {"data": traces, "layout": _from_zero(_layout("seconds after the trial's start", "TTFT, s", **_shades(stage, windows)), "yaxis")}
+    plot = {"data": traces, "layout": from_zero(plot_layout("seconds after the trial's start", "TTFT, s", **_shades(stage, windows)), "yaxis")}
     alt = f"TTFT of every answered request at stage {stage} over the time of its trial; shaded: warm-up and drain."
     note = "All repeats, warm-up and drain too; only the window counts." + _points_note(thinned)
     return Figure(f"ttft-time-{stage}", "ttft-time", "TTFT over time", stage, alt, note, plot)
@@ -243,7 +244,7 @@ def server_over_time(
             traces.append({**_line_style(summary, variant), "type": "scatter", "mode": "lines", "x": curve.x, "y": curve.y})
     if not traces:
         return None
-    layout = _from_zero(_layout("seconds after the trial's start", title, **_shades(stage, shown)), "yaxis")
+    layout = from_zero(plot_layout("seconds after the trial's start", title, **_shades(stage, shown)), "yaxis")
     layout["yaxis"] |= {"tickformat": tick_format} if tick_format else {}
     alt = f"{title} at stage {stage} over the time of the trial, one line a variant."
     return Figure(f"{name}-{stage}", name, title, stage, alt, "As the server reports it; the first repeat of each variant.", {"data": traces, "layout": layout})
@@ -272,7 +273,7 @@ def adapter_tax(summary: Summary, stage: str) -> Figure | None:
         )  # fmt: skip
     if not traces:
         return None
-    layout = _layout("", "difference, relative to the left one", barmode="group")
+    layout = plot_layout("", "difference, relative to the left one", barmode="group")
     layout["yaxis"] |= {"tickformat": "+.0%"}
     note = "Bars: relative difference, paired by prompt. Whiskers: 95 % interval."
     return Figure(f"adapter-tax-{stage}", "adapter-tax", "Adapter tax", stage, "; ".join(words), note, {"data": traces, "layout": layout})
@@ -296,5 +297,5 @@ def memory_ledger(summary: Summary) -> Figure | None:
             traces.append({"type": "bar", "name": label, "x": names, "y": gibs, "marker": {"color": PALETTE[index % len(PALETTE)]}, "hovertemplate": hover})
     if not traces:
         return None
-    plot = {"data": traces, "layout": _layout("", "GiB", barmode="stack", bargap=0.5)}
+    plot = {"data": traces, "layout": plot_layout("", "GiB", barmode="stack", bargap=0.5)}
     return Figure("memory-ledger", "memory-ledger", "Memory ledger", None, "The parts of Memory by variant, stacked.", "Unknown parts are left out.", plot)

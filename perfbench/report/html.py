@@ -16,8 +16,8 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from perfbench.records import Manifest, Summary
-from perfbench.report import adapters, answers, differences, evidence, figures, foreign, tables
+from perfbench.records import Manifest, Plan, Summary
+from perfbench.report import adapters, answers, differences, evidence, figures, foreign, plan, tables
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
 from perfbench.report.repeats import headline_stage, stage_names
@@ -34,7 +34,8 @@ def render_html(folder: RunFolder, summary: Summary, manifest: Manifest) -> str:
     environment.globals["symbols"] = tables.SYMBOLS
     style, script, plotly = _part("report.css"), _part("report.js"), _plotly()
     latencies = request_latencies(folder, manifest)
-    plots = figures.all_figures(folder, summary, manifest, latencies)
+    planned = plan.plan_of(summary)
+    plots = [*figures.all_figures(folder, summary, manifest, latencies), *plan.plan_figures(planned)]
     data = json_in_script({figure.key: figure.plot for figure in plots})
     return environment.get_template("report.html.j2").render(
         summary=summary,
@@ -46,6 +47,7 @@ def render_html(folder: RunFolder, summary: Summary, manifest: Manifest) -> str:
         plot_data=Markup(data),  # noqa: S704 - escaped by json_in_script
         plot_groups=_by_group(plots),
         **_tables(summary, manifest),
+        **_plan(planned),
         browser=answers.failed_samples(folder, summary),
         slowest=[answers.slowest_table(latencies, name) for name in summary.variants],
         failures=answers.failures_table(latencies),
@@ -85,6 +87,19 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "not_measured": evidence.not_measured(summary, manifest),
         "manifest_lines": evidence.manifest_lines(manifest),
         "scenario_text": visible(manifest.scenario_text),
+    }
+
+
+def _plan(planned: Plan | None) -> dict[str, Any]:
+    """The plan's part, by the name it has in the template; empty without a plan."""
+    if planned is None:
+        return {"plan_lines": [], "plan_tables": [], "break_even_lines": [], "break_even_table": None}
+    tables = [plan.plan_table(planned), plan.autoscaling_table(planned), plan.simulation_table(planned)]
+    return {
+        "plan_lines": [*plan.answer_lines(planned), *plan.warning_lines(planned)],
+        "plan_tables": tables,
+        "break_even_lines": plan.break_even_lines(planned),
+        "break_even_table": plan.break_even_table(planned),
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from perfbench.records import Manifest, Summary
-from perfbench.report import evidence, formats
+from perfbench.records import Manifest, Plan, Summary
+from perfbench.report import evidence, formats, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.differences import adapter_tax_table
 from perfbench.report.repeats import headline_stage
@@ -36,10 +36,24 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]
     parts += [_folded(table) for table in folded]
     parts += [f"{escape_line(what)}: {escape(line)}" for what, line in evidence.trace_lines(manifest)]
+    planned = plan.plan_of(summary)
+    if planned is not None:
+        parts.append(_folded(plan.plan_table(planned)))
     missing = evidence.not_measured(summary, manifest)
     if missing:
         parts.append("**Not measured**\n\n" + "\n".join(f"- {escape_line(what)}: {escape(why)}" for what, why in missing.items()))
     parts.append(f"Run {escape(summary.run_id)}, perfbench {escape(manifest.perfbench_version)}, {escape(manifest.started_utc)}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_plan(planned: Plan) -> str:
+    """plan.md: the whole plan."""
+    lines = [*plan.answer_lines(planned), *plan.warning_lines(planned)]
+    tables = [plan.plan_table(planned), plan.autoscaling_table(planned), plan.simulation_table(planned)]
+    parts = ["## Plan", "\n".join(f"- {escape_line(line)}" for line in lines), *(table_markdown(table) for table in tables)]
+    crossings = plan.break_even_lines(planned)
+    if crossings:
+        parts += ["### Break-even of adapters", "\n".join(f"- {escape_line(line)}" for line in crossings), table_markdown(plan.break_even_table(planned))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

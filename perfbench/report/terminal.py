@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from perfbench.records import Manifest, Summary
-from perfbench.report import evidence
+from perfbench.records import Manifest, Plan, Summary
+from perfbench.report import evidence, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.differences import adapter_tax_table
 from perfbench.report.formats import one_line
@@ -61,6 +61,27 @@ def _print_answer(summary: Summary, console: Console) -> None:
         console.print(Text(f"  - {one_line(reason)}"))
     if not summary.valid:
         console.print(Text("This run is not valid: the audit below says why.", style="bold red"))
+
+
+def print_plan(planned: Plan, console: Console, report_path: Path) -> None:
+    """Print the plan: its sentences, its tables and where the whole of it is."""
+    for line in [*plan.answer_lines(planned), *plan.warning_lines(planned)]:
+        console.print(Text(f"- {one_line(line)}"))
+    tables = [plan.plan_table(planned), plan.simulation_table(planned), plan.autoscaling_table(planned)]
+    _print_tables(tables, console)
+    for line in plan.break_even_lines(planned):
+        console.print(Text(one_line(line), style="bold"))
+    _print_tables([plan.break_even_table(planned)], console)
+    console.print()
+    console.print(Text(f"report: {report_path}#plan"), soft_wrap=True)
+
+
+def _print_tables(tables: Sequence[Table], console: Console) -> None:
+    for table in tables:
+        if table.rows:
+            console.print()
+            console.print(fitted(table, console.width))
+    console.print()
 
 
 def doctor_table(checks: Sequence[Check]) -> RichTable:
