@@ -33,9 +33,10 @@ def make_plan(folder: RunFolder, demand_file: Path, fine_tunes: Callable[[FineTu
     rule = rule_of(given, run.cost.usd_per_kwh if run.cost is not None else None, run.currency)
     variants = {name: plan_variant(evidence, demand, rule) for name, evidence in run.variants.items()}
     wanted = fine_tunes(given.fine_tunes)
+    warnings = [*_warnings(run, summary.valid), *length_warning(demand, list(run.variants.values()))]
     return Plan(
         demand=demand, head_room=rule.head_room, head_room_reason=rule.head_room_reason, hours_per_month=rule.hours_per_month, currency=run.currency,
-        variants=variants, break_even=break_even(run, demand, rule, wanted) if wanted is not None else None, warnings=[*_warnings(run, summary.valid), *length_warning(demand, list(run.variants.values()))],
+        variants=variants, break_even=break_even(run, demand, rule, wanted) if wanted is not None else None, warnings=warnings,
     )  # fmt: skip
 
 

@@ -141,7 +141,8 @@ def break_even_table(plan: Plan) -> Table:
     columns = (
         Column("Fine-tunes"), Column("Skew", "Zipf exponent of their popularity"), Column("Adapters", "servers"), Column("Merged", "servers"),
         Column(f"{sign}/month, adapters", minor=True), Column(f"{sign}/month, merged", minor=True),
-        Column("Carries, adapters", "requests/s at the SLO", minor=True), Column("Carries, merged", "requests/s at the SLO", minor=True), Column("On the GPU", "requests that find their adapter there"),
+        Column("Carries, adapters", "requests/s at the SLO", minor=True), Column("Carries, merged", "requests/s at the SLO", minor=True),
+        Column("On the GPU", "requests that find their adapter there"),
     )  # fmt: skip
     points = found.points if found is not None else []
     rows = tuple(_point_row(point, plan.currency) for point in points)

@@ -91,8 +91,13 @@ def parse_mapping(file: str, *, what: str, written_by: str) -> dict[str, Any]:
 def findings_of(error: ValidationError, raw: dict[str, Any], root: type[BaseModel]) -> list[Finding]:
     """Every finding of a validation, by its key in the file; `root` is the model of the whole file."""
     # A list whose items are all wrong is also reported as too short: the items' own findings say it better.
-    told = [detail for detail in error.errors() if detail["loc"] and not (detail["type"] == "too_short" and detail["input"])]
-    return [_finding(detail, raw, root) for detail in told]
+    details = [detail for detail in error.errors() if detail["loc"]]
+    return [_finding(detail, raw, root) for detail in details if not (detail["type"] == "too_short" and _has_findings_inside(detail, details))]
+
+
+def _has_findings_inside(outer: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    depth = len(outer["loc"])
+    return any(len(detail["loc"]) > depth and detail["loc"][:depth] == outer["loc"] for detail in details)
 
 
 def _finding(detail: ErrorDetails, raw: dict[str, Any], root: type[BaseModel]) -> Finding:
