@@ -16,7 +16,8 @@ import msgspec
 
 from perfbench.errors import Finding, ScenarioError
 from perfbench.scenario.data_files import read_rows
-from perfbench.scenario.model import Decoding, Output, Prompt
+from perfbench.scenario.model import Decoding, Prompt
+from perfbench.scenario.output import Output
 from perfbench.scenario.references import Data
 
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
-from perfbench.records import ForeignResult, JournalEntry, Manifest, Plan, QualityRecord, Record, Sample, Summary
+from perfbench.records import ForeignResult, JournalEntry, Manifest, Plan, QualityRecord, Record, Sample, Summary, TrialPlan
 from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -167,6 +167,10 @@ class RunFolder:
         """key -> data of every journal entry of one event; the newest wins."""
         return {entry.key: entry.data for entry in self.journal() if entry.event == event}
 
+    def probes(self) -> list[TrialPlan]:
+        """Probes of searches, in the order in which they were planned."""
+        return [msgspec.convert(data, TrialPlan) for data in self.finished("probe_planned").values()]
+
     # -- requests
 
     def schedule_path(self, stage: str, repeat: int) -> Path:
@@ -216,6 +220,11 @@ class RunFolder:
         files = sorted((self.path / "requests").glob("*.parquet"))
         chosen = [file for file in files if bool(_INTERRUPTED.search(file.name)) == interrupted]
         return _scan(chosen, _RECORD_SCHEMA)
+
+    def records_of(self, trial: str) -> pl.LazyFrame:
+        """Records of one finished trial: its own files alone are looked at."""
+        files = sorted(path for path in (self.path / "requests").glob("*.parquet") if re.fullmatch(re.escape(trial) + r"\.w\d+\.parquet", path.name))
+        return _scan(files, _RECORD_SCHEMA)
 
     # -- telemetry
 

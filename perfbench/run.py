@@ -31,10 +31,11 @@ from perfbench.report.progress import RunProgress, trial_detail
 from perfbench.results import RunFolder, write_records
 from perfbench.sample import Sampler, SampleTarget
 from perfbench.scenario import Scenario
+from perfbench.searching import ProbeWatch, describe, next_probe, searches_left, write_probe
 from perfbench.serve.command import server_command, shell_line
 from perfbench.serve.endpoint import check_endpoints
 from perfbench.serve.together import RunningServer, all_started, server_for
-from perfbench.trials import Visit, left_to_do, plan_visits, stage_seed, trial_bodies, trial_spec
+from perfbench.trials import SearchPlan, Visit, left_to_do, plan_visits, stage_seed, trial_bodies, trial_spec, with_searches
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def _carry_out(run: _Run) -> RunFolder:
     try:
         with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log") as load:
             contaminated = check_held_out(folder, prepared, lambda rows: run.progress.update(f"{rows:,} training rows compared with the held-out ones"))
-            for visit in plan_visits(prepared.servers, todo, side_by_side=prepared.scenario.serve.side_by_side or not prepared.scenario.variants):
+            side_by_side = prepared.scenario.serve.side_by_side or not prepared.scenario.variants
+            visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
+            for visit in with_searches(visits, prepared.servers, searches_left(folder, prepared.scenario), side_by_side=side_by_side):
                 _visit(run, visit, load, contaminated)
     except KeyboardInterrupt:
         keep_what_was_cut_off(folder)
@@ -119,6 +122,8 @@ def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[s
             for trial in visit.trials:
                 progress.phase(f"load {trial.trial}")
                 _drive(run, trial, by_variant[trial.variant], load)
+            for search in visit.searches:
+                _search(run, search, by_variant[search.variant], load)
             for server in servers:
                 sampler.remove_target(server.plan.name)
             progress.phase(f"stop {names}")
@@ -139,8 +144,16 @@ def _check_answers(run: _Run, servers: Sequence[RunningServer], contaminated: fr
             check_quality(run.folder, run.prepared, server, variant, contaminated, lambda done, of: run.progress.update(completed=done, total=of))
 
 
-def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess) -> None:
-    """One trial: its requests are written, driven and recorded; then the journal says so."""
+def _search(run: _Run, search: SearchPlan, server: RunningServer, load: LoadProcess) -> None:
+    """Trials that are decided on as they go, until the answer is there: each ends as soon as it is clear whether its load meets the SLO."""
+    while (probe := next_probe(run.folder, run.prepared.scenario, search)) is not None:
+        write_probe(run.folder, run.prepared.scenario, probe)
+        run.progress.phase(f"search {probe.trial}: {describe(probe)}")
+        _drive(run, probe, server, load, ProbeWatch(probe, run.prepared.scenario))
+
+
+def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess, watch: ProbeWatch | None = None) -> None:
+    """One trial: its requests are written, driven and recorded; then the journal says so. A watched one ends when enough is known."""
     folder, scenario = run.folder, run.prepared.scenario
     # A cache salt of its own keeps a trial's prompts out of the prefix cache that an earlier trial has filled. It is vLLM's field.
     salt = f"{folder.path.name}.{trial.trial}" if server.info is not None and server.info.engine_version is not None else None
@@ -153,9 +166,12 @@ def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess
             ok=report.ok, failed=report.failed, in_flight=report.in_flight, ttft_p50_s=report.ttft_p50_s, ttft_p95_s=report.ttft_p95_s
         )
         run.progress.update(detail, completed=report.elapsed_s, total=report.length_s)
+        if watch is not None and (end := watch.ends(report)) is not None:
+            load.cancel(drain=end == "drain")
 
     with folder.bodies_of(trial.trial, bodies) as bodies_path:
-        outcome = load.run(trial_spec(trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path), show)
+        spec = trial_spec(trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path)
+        outcome = load.run(spec if watch is None else watch.asks(spec), show)
     server.check()
     folder.append_journal("trial_finished", trial.trial, outcome)
 

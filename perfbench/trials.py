@@ -18,21 +18,33 @@ from perfbench.prompts import RenderedPrompt, request_body, request_path
 from perfbench.records import TrialPlan
 from perfbench.results import RunFolder
 from perfbench.scenario import Scenario, Stage
-from perfbench.scenario.model import Output
+from perfbench.scenario.output import Output
+from perfbench.scenario.probes import probe_stage
+from perfbench.scenario.search import Search
 from perfbench.variants import ServerPlan, variant_order
 from perfbench.workload.lengths import draw_lengths
 from perfbench.workload.spread import sending_order, with_adapters
 from perfbench.workload.stage_traces import StageTrace
 
+_PROBES = 1 << 20
+"""Tells the seeds of a search's probes from those of stages, which are counted from 0."""
 _OUTPUTS = 11
 """Tells the seed of answers' lengths from those of prompts and arrivals."""
 
 
+class SearchPlan(NamedTuple):
+    """One search of one variant: its trials are planned while it goes on."""
+
+    variant: str
+    search: Search
+
+
 class Visit(NamedTuple):
-    """Some servers running at the same time, and the trials driven while they do."""
+    """Some servers running at the same time, and the trials driven while they do; then the searches."""
 
     servers: tuple[ServerPlan, ...]
     trials: tuple[TrialPlan, ...]
+    searches: tuple[SearchPlan, ...] = ()
 
 
 def plan_trials(scenario: Scenario) -> list[TrialPlan]:
@@ -64,9 +76,35 @@ def plan_visits(servers: Sequence[ServerPlan], trials: Sequence[TrialPlan], *, s
     return visits
 
 
+def with_searches(
+    visits: Sequence[Visit], servers: Sequence[ServerPlan], searches: Sequence[SearchPlan], *, side_by_side: bool
+) -> list[Visit]:
+    """The visits with each search in the last one of its server, or in one of its own."""
+    found = list(visits)
+    for search in searches:
+        server = next(server for server in servers if search.variant in server.variants)
+        place = next((place for place in reversed(range(len(found))) if server in found[place].servers), None)
+        if place is None and side_by_side and found:
+            found[0] = found[0]._replace(servers=(*found[0].servers, server))
+            place = 0
+        elif place is None:
+            found.append(Visit((server,), ()))
+            place = -1
+        found[place] = found[place]._replace(searches=(*found[place].searches, search))
+    return found
+
+
 def stage_seed(stage: Stage, scenario: Scenario, repeat: int) -> list[int]:
     """Entropy of a stage and repeat: the same for every variant, another for every repeat."""
     return [scenario.load.seed, scenario.load.stages.index(stage), repeat]
+
+
+def trial_seed(trial: TrialPlan, scenario: Scenario) -> list[int]:
+    """Entropy of a trial: its stage's and repeat's. A probe of a search has its own, which is the same for every variant."""
+    if trial.search is None:
+        return stage_seed(stage_of(trial, scenario), scenario, trial.repeat)
+    find = [str(search.find) for search in scenario.load.search].index(trial.search)
+    return [scenario.load.seed, _PROBES, find, trial.probe or 0]
 
 
 def trial_bodies(
@@ -87,7 +125,7 @@ def trial_bodies(
 
 def _requests(trial: TrialPlan, stage: Stage, scenario: Scenario, prompts: Sequence[RenderedPrompt]) -> list[tuple[int, str | None]]:
     """(prompt, adapter) of every request; the adapter is None where a trial asks for one model alone."""
-    mixture, seed = scenario.load.mixture, stage_seed(stage, scenario, trial.repeat)
+    mixture, seed = scenario.load.mixture, trial_seed(trial, scenario)
     if stage.trace is not None:
         order = list(range(len(prompts)))
     else:
@@ -101,13 +139,16 @@ def prompt_outputs(stage: Stage, scenario: Scenario, count: int) -> list[Output]
     """How long the answer to each prompt is: with a distribution a length of its own, the same for every variant and repeat."""
     if stage.output.distribution is None:
         return [stage.output] * count
-    number = scenario.load.stages.index(stage)
+    number = scenario.load.stages.index(stage) if stage in scenario.load.stages else _PROBES
     lengths = draw_lengths(stage.output.distribution, count, [scenario.load.seed, number, 0, _OUTPUTS], key=f"load.stages[{number}].output.distribution")
     return [Output(fixed=length) for length in lengths]
 
 
 def stage_of(trial: TrialPlan, scenario: Scenario) -> Stage:
-    """The stage that a trial belongs to."""
+    """The stage that a trial belongs to; that of a probe is made for it."""
+    if trial.search is not None:
+        search = next(search for search in scenario.load.search if search.find == trial.search)
+        return probe_stage(trial, search, scenario.load.stages[0] if scenario.load.stages else None)
     return next(stage for stage in scenario.load.stages if stage.name == trial.stage)
 
 
@@ -120,7 +161,7 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
     """The order for the load process."""
     stage = stage_of(trial, scenario)
     closed = stage.arrival == "closed"
-    window_s = window_ns(stage, stage_seed(stage, scenario, trial.repeat)) / 1e9 if not closed else stage.duration_s if stage.requests is None else None
+    window_s = window_ns(stage, trial_seed(trial, scenario)) / 1e9 if not closed else stage.duration_s if stage.requests is None else None
     return TrialSpec(
         trial=trial.trial,
         variant=trial.variant,
@@ -131,7 +172,7 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
         arrival=stage.arrival,
         concurrency=stage.concurrency,
         think_time_s=stage.think_time_s or 0.0,
-        schedule_path=None if closed else str(folder.schedule_path(trial.stage, trial.repeat)),
+        schedule_path=None if closed else str(folder.schedule_path(trial.schedule, trial.repeat)),
         warmup_s=stage.warmup_s,
         duration_s=window_s,
         requests=stage.requests if closed else None,

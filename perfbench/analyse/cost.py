@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -25,7 +25,7 @@ from perfbench.analyse.stages import together
 from perfbench.analyse.stats import Interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
-from perfbench.records import CostSummary, Estimate, QualityRecord
+from perfbench.records import CapacitySummary, CostSummary, Estimate, QualityRecord
 from perfbench.scenario.model import Cost
 
 _J_PER_KWH = 3.6e6
@@ -68,6 +68,13 @@ def stage_results(trials: Sequence[AnalysedTrial], experiment: Experiment) -> li
     chosen = [trial for trial in trials if trial.usable and (trial.plan.stage in natural or not natural)]
     chosen.sort(key=lambda trial: order.index(trial.plan.stage))
     return [_pooled(stage, list(group), experiment) for stage, group in groupby(chosen, key=lambda trial: trial.plan.stage)]
+
+
+def edge_results(probes: Sequence[AnalysedTrial], found: Sequence[CapacitySummary], experiment: Experiment) -> list[StageResult]:
+    """The probe at the highest load that a search saw meet the SLO, as one more stage. Its sequential test says that it does."""
+    at = {one.stage for one in found if one.stage is not None}
+    chosen = [trial for trial in probes if trial.plan.stage in at and trial.usable]
+    return [replace(_pooled(trial.plan.stage, [trial], experiment), met=True) for trial in chosen]
 
 
 def _pooled(stage: str, trials: Sequence[AnalysedTrial], experiment: Experiment) -> StageResult:
@@ -134,13 +141,14 @@ def server_price(cost: Cost | None, experiment: Experiment, variant: str) -> Ser
 
 
 def cost_summary(
-    trials: Sequence[AnalysedTrial], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str], *, variant: str
-) -> CostSummary:
-    """Prices of one variant; None with the sentence that says why in `basis`."""
+    trials: Sequence[AnalysedTrial], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str], *, variant: str,
+    edges: Sequence[StageResult] = (),
+) -> CostSummary:  # fmt: skip
+    """Prices of one variant; None with the sentence that says why in `basis`. `edges` are loads that searches found."""
     price = server_price(experiment.cost, experiment, variant)
     if experiment.cost is None or price.hour_usd is None:
         return _no_price(price.reason, experiment, price)
-    results = stage_results(trials, experiment)
+    results = [*stage_results(trials, experiment), *edges]
     if not results:
         return _no_price("no trial can be used: all are missing or void", experiment, price)
     hour, currency = price.hour_usd, experiment.cost.currency

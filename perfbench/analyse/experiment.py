@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import BaseModel
 
-from perfbench.records import Manifest
+from perfbench.records import Manifest, TrialPlan
 from perfbench.scenario.model import Cost, SloLimit, Stage
+from perfbench.scenario.probes import probe_stage
 from perfbench.scenario.quality import Quality
+from perfbench.scenario.search import Search
 from perfbench.scenario.strict import STORED
 from perfbench.scenario.trace import Trace
 
@@ -35,6 +37,14 @@ class Experiment:
     shares_prefix: bool
     """Requests begin alike on purpose (system prompt, shared prefix, conversation), so that hits in the prefix cache are asked for."""
     serve_args: dict[str, Any]
+    search: tuple[Search, ...] = ()
+
+    def stage_of(self, plan: TrialPlan) -> Stage:
+        """What a trial drove: a stage of the scenario, or that of a probe."""
+        if plan.search is None:
+            return self.stages[plan.stage]
+        search = next(search for search in self.search if search.find == plan.search)
+        return probe_stage(plan, search, next(iter(self.stages.values()), None))
 
 
 def experiment_of(manifest: Manifest) -> Experiment:
@@ -52,6 +62,7 @@ def experiment_of(manifest: Manifest) -> Experiment:
         quality=_validated(Quality, quality) if quality else None,
         shares_prefix=bool((scenario.get("prompt") or {}).get("system")) or _load_shares(scenario["load"]),
         serve_args=(scenario.get("serve") or {}).get("args") or {},
+        search=tuple(_validated(Search, search) for search in scenario["load"].get("search") or ()),
     )
 
 

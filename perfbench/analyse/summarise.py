@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perfbench.analyse.audit import AuditInput, audit
+from perfbench.analyse.capacity import capacities
 from perfbench.analyse.compare import compare
-from perfbench.analyse.cost import best_at_slo, cost_summary, stage_results
+from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.memory_differences import MemoryReadings
@@ -24,6 +25,7 @@ from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependenc
 from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
+    CapacitySummary,
     Equivalence,
     Manifest,
     QualityRecord,
@@ -46,17 +48,24 @@ def summarise(folder: RunFolder) -> Summary:
     telemetry = Telemetry.of(folder)
     servers = {name: msgspec.convert(data, ServerInfo) for name, data in folder.finished("server_ready").items()}
     by_variant = {variant: server for server in servers.values() for variant in server.variants}
-    trials = analyse_trials(folder, manifest, experiment, telemetry, by_variant)
+    every = analyse_trials(folder, manifest, experiment, telemetry, by_variant)
+    # Each variant chose the loads of its own probes, so they are no stage in which variants can be compared.
+    trials, probes = [trial for trial in every if trial.plan.search is None], [trial for trial in every if trial.plan.search is not None]
+    found = {variant: capacities(folder, variant, experiment, _of(variant, probes)) for variant in experiment.variants}
     quality = {variant: folder.quality(variant) for variant in experiment.variants}
     variants = {
         variant: _variant(
-            variant, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest
+            variant, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest,
+            probes=_of(variant, probes), found=found[variant],
         )
         for variant in experiment.variants
     }
     comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant))
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
-    at_slo = {variant: best_at_slo(stage_results(_of(variant, trials), experiment)) for variant in experiment.variants}
+    at_slo = {
+        variant: best_at_slo([*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)])
+        for variant in experiment.variants
+    }
     return Summary(
         schema_version=SCHEMA_VERSION,
         run_id=manifest.run_id,
@@ -104,16 +113,16 @@ def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Seq
 def analyse_trials(
     folder: RunFolder, manifest: Manifest, experiment: Experiment, telemetry: Telemetry, servers: Mapping[str, ServerInfo]
 ) -> list[AnalysedTrial]:
-    """All finished trials in the order of the plan."""
+    """All finished trials in the order of the plan, then the probes of searches."""
     outcomes = trial_outcomes(folder)
     requests = read_requests(folder, outcomes)
     analysed = []
-    for plan in manifest.trials:
+    for plan in (*manifest.trials, *folder.probes()):
         if plan.trial not in outcomes:
             continue
         given = AuditInput(
             trial=plan.trial,
-            stage=experiment.stages[plan.stage],
+            stage=experiment.stage_of(plan),
             outcome=outcomes[plan.trial],
             requests=requests[plan.trial],
             telemetry=telemetry,
@@ -165,6 +174,8 @@ def _variant(
     telemetry: Telemetry,
     servers: Mapping[str, ServerInfo],
     manifest: Manifest,
+    probes: Sequence[AnalysedTrial],
+    found: Sequence[CapacitySummary],
 ) -> VariantSummary:
     server, mine = servers.get(variant), _of(variant, trials)
     hosted = set(server.variants) if server is not None else set()
@@ -174,8 +185,11 @@ def _variant(
         trials=[trial.summary for trial in mine],
         stages=stage_summaries([trial.summary for trial in mine]),
         memory=memory,
-        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant),
+        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant, edges=edge_results(probes, found, experiment)),
         quality=_decided(quality.get("base"), quality[variant], experiment),
+        capacity=next((one for one in found if one.find == "max_rate"), None),
+        concurrency=next((one for one in found if one.find == "max_concurrency"), None),
+        probes=[trial.summary for trial in probes],
     )
 
 

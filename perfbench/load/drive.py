@@ -63,6 +63,7 @@ class Trial:
         self._until_ns = 0
         self._requests_left = spec.requests
         self._cancelled_ns: int | None = None
+        self._drain_s = spec.drain_s
         self._sent = 0
         """Prompts and conversations; `_later_turns` counts the requests that follow in one."""
         self._later_turns = 0
@@ -74,7 +75,7 @@ class Trial:
         self._ready = gevent.event.Event()
         self._room = gevent.event.Event()
         self._closing = gevent.event.Event()
-        self._live = LiveCounts()
+        self._live = LiveCounts(spec.limits_s)
 
     # -- for the users
 
@@ -147,8 +148,10 @@ class Trial:
 
     # -- for the process
 
-    def cancel(self) -> None:
-        """Send nothing more, drain shortly, save."""
+    def cancel(self, *, drain: bool = False) -> None:
+        """Send nothing more, drain (shortly, unless `drain`), save."""
+        if self._cancelled_ns is None or not drain:
+            self._drain_s = self.spec.drain_s if drain else min(self.spec.drain_s, _CANCEL_DRAIN_S)
         if self._cancelled_ns is None:
             self._cancelled_ns = time.monotonic_ns()
             self._closing.set()
@@ -219,11 +222,11 @@ class Trial:
             self._until_ns = _NEVER_NS if spec.duration_s is None else self._measure_from_ns + round(spec.duration_s * _NS_PER_S)
             helpers.append(gevent.spawn(self._report_progress))
             self._ready.set()
-            self._sleep_until(self._measure_from_ns)
+            in_window = self._sleep_until(self._measure_from_ns)
             self._reader.lag_max_ns = 0
             cpu_s = time.process_time()
-            measured = self._sleep_until(self._until_ns)
-            client_cpu_s = time.process_time() - cpu_s if measured else None
+            self._sleep_until(self._until_ns)
+            client_cpu_s = time.process_time() - cpu_s if in_window else None
             lag_max_ns = self._reader.lag_max_ns
             self._drain()
         finally:
@@ -254,12 +257,13 @@ class Trial:
         cancelled = self._cancelled_ns is not None
         gevent.sleep(_LATE_NS / _NS_PER_S)
         self._conversations.join(timeout=_LATE_NS / _NS_PER_S)  # those that waited for room in vain leave their records
-        deadline_ns = time.monotonic_ns() + round(min(self.spec.drain_s, _CANCEL_DRAIN_S if cancelled else self.spec.drain_s) * _NS_PER_S)
+        drain_s = self._drain_s
+        deadline_ns = time.monotonic_ns() + round(drain_s * _NS_PER_S)
         while self._in_flight and time.monotonic_ns() < deadline_ns:
             gevent.sleep(0.005)
-            if self._cancelled_ns is not None and not cancelled:
-                cancelled = True
-                deadline_ns = min(deadline_ns, time.monotonic_ns() + round(_CANCEL_DRAIN_S * _NS_PER_S))
+            if self._drain_s < drain_s:  # cancelled while it drained
+                cancelled, drain_s = True, self._drain_s
+                deadline_ns = min(deadline_ns, time.monotonic_ns() + round(drain_s * _NS_PER_S))
         reason = "ended by the user" if cancelled else "still in flight at the end of the drain"
         for exchange in list(self._in_flight):
             exchange.connection.fail("cancelled", reason)
@@ -332,7 +336,7 @@ class Trial:
     def _finish(self, exchange: Exchange) -> None:
         spec = self.spec
         self._spool.append(exchange.to_raw(spec.trial, spec.variant, _WORKER, keep_text=spec.keep_text, secret=self._secret))
-        self._live.take(exchange)
+        self._live.take(exchange, self._measure_from_ns)
         self._environment.events.request.fire(
             request_type="POST", name=spec.path, response_time=(exchange.end_ns - (exchange.sent_ns or exchange.end_ns)) / 1e6,
             response_length=len(exchange.raw), exception=None if exchange.ok else LoadError(exchange.error_message or f"HTTP {exchange.end.status}"),
@@ -357,12 +361,12 @@ class Trial:
 
     def _report_progress(self) -> None:
         while True:
-            gevent.sleep(1)
+            gevent.sleep(self.spec.report_every_s)
             elapsed_s = (time.monotonic_ns() - self.started_ns) / _NS_PER_S
             self._report(
                 self._live.progress(
                     trial=self.spec.trial, elapsed_s=elapsed_s, length_s=self._length_s(elapsed_s), sent=self._sent + self._later_turns,
-                    in_flight=len(self._in_flight), held_back=self.held_back, reads=self._reader.reads,
+                    in_flight=self._in_flight, measure_from_ns=self._measure_from_ns, held_back=self.held_back, reads=self._reader.reads,
                 )
             )
 

@@ -73,9 +73,10 @@ class LoadProcess:
                 raise
         return save_records(spec, outcome)
 
-    def cancel(self) -> None:
-        """Stop sending, drain shortly, save; `run` then returns. May be called from a signal handler or another thread; without a trial it does nothing."""
-        self._order(Cancel())
+    def cancel(self, *, drain: bool = False) -> None:
+        """Stop sending, drain (shortly, unless `drain`), save; `run` then returns. May be called from a signal handler, another thread or `on_progress`;
+        without a trial it does nothing."""
+        self._order(Cancel(drain=drain))
 
     def _outcome(self, spec: TrialSpec, on_progress: Callable[[Progress], None] | None) -> TrialOutcome:
         while True:

@@ -17,7 +17,7 @@ from perfbench.load.framing import ResponseEnd
 from perfbench.load.request_book import Request
 from perfbench.records import ErrorKind
 
-_FIRST_CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)":\s*"[^"]')
+FIRST_CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)":\s*"[^"]')
 
 
 class RawExchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ class Exchange:
 
     def first_content_ns(self) -> int | None:
         """A quick look for the live display: when the first bytes that look like content arrived. Records are decoded properly."""
-        found = _FIRST_CONTENT.search(self.raw)
+        found = FIRST_CONTENT.search(self.raw)
         if found is None:
             return None
         return self.read_ns[bisect_right(list(accumulate(self.read_lengths)), found.end() - 1)]

@@ -18,7 +18,10 @@ class RunTrial(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Stop sending, drain shortly, save; the trial is still answered by `Done`."""
+    """Stop sending, drain, save; the trial is still answered by `Done`."""
+
+    drain: bool = False
+    """As after a whole window; False: shortly."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -26,7 +29,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """How a trial stands, about once a second, for the progress bar. Never used for a result."""
+    """How a trial stands, for the progress bar and for whoever decides how long it goes on. Never used for a result."""
 
     trial: str
     elapsed_s: float
@@ -43,6 +46,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     ttft_p95_s: float | None
     chunks_per_s: float
     """Reads from sockets a second since the last report: about one an output chunk."""
+    judged: dict[str, int] = {}
+    """Where the order holds limits: requests of the window that were judged so far, by metric."""
+    late: dict[str, int] = {}
+    """Those of them that missed the limit."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

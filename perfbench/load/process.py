@@ -70,7 +70,7 @@ class Session:
             self._newest = Trial(order.spec, self._environment, self._report_if_room)
             self._waiting.put(self._newest)
         elif isinstance(order, Cancel) and self._newest is not None:
-            self._newest.cancel()
+            self._newest.cancel(drain=order.drain)
 
     def _report(self, report: Report) -> None:
         line = msgspec.json.encode(report) + b"\n"

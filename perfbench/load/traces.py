@@ -21,7 +21,8 @@ from perfbench.errors import Finding, ScenarioError
 from perfbench.load.arrivals import nanoseconds
 from perfbench.load.trace_rows import MOONCAKE_BLOCK_TOKENS, TraceError, TraceRow, read_rows, trace_format
 from perfbench.records import TraceUse
-from perfbench.scenario.model import Output, Stage
+from perfbench.scenario.model import Stage
+from perfbench.scenario.output import Output
 from perfbench.scenario.trace import Trace
 
 _SILENCE_SHARE = 0.1

@@ -34,6 +34,9 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int
     request_timeout_s: float
     keep_text: bool
+    limits_s: dict[str, float] = {}
+    """Latency limits by metric: reports then say how many requests were late."""
+    report_every_s: float = 1.0
     records_path: str
     spool_path: str
 

@@ -22,7 +22,8 @@ import msgspec
 from perfbench.errors import EndpointError
 from perfbench.prompts import RenderedPrompt, request_body
 from perfbench.records import ErrorKind
-from perfbench.scenario.model import Decoding, Output
+from perfbench.scenario.model import Decoding
+from perfbench.scenario.output import Output
 from perfbench.unix_http import UNIX_SCHEME, UnixConnection, split_unix_url
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}

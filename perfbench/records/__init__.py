@@ -44,6 +44,7 @@ from perfbench.records.shape import Linear, ModelShape
 from perfbench.records.summary import (
     AdapterSummary,
     Audit,
+    CapacitySummary,
     Comparison,
     CostSummary,
     Equivalence,
@@ -81,6 +82,7 @@ __all__ = [
     "Autoscaled",
     "BreakEven",
     "BreakEvenPoint",
+    "CapacitySummary",
     "Comparison",
     "CostSummary",
     "Demand",

@@ -12,13 +12,26 @@ SCHEMA_VERSION = 1
 
 
 class TrialPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """variant x stage x repeat, named `<variant>.<stage>.r<repeat>` with '+' kept."""
+    """variant x stage x repeat, named `<variant>.<stage>.r<repeat>` with '+' kept. A probe of a search is one too; it is planned while the run goes on."""
 
     trial: str
     variant: str
     stage: str
     repeat: int
     arrival: str
+    search: str | None = None
+    """Probes: `max_rate` or `max_concurrency`."""
+    probe: int | None = None
+    """Probes: their number in the search, from 0."""
+    rate_per_s: float | None = None
+    """Probes of an open loop."""
+    concurrency: int | None = None
+    """Probes of a closed loop."""
+
+    @property
+    def schedule(self) -> str:
+        """Whose arrival times it follows: its stage's, the same for every variant; a probe's are its own."""
+        return self.stage if self.search is None else f"{self.variant}.{self.stage}"
 
 
 class TraceUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +121,8 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of journal.jsonl: something that has finished. `data` is the struct that the event names."""
 
     event: Literal[
-        "server_ready", "reference_check", "contamination", "quality_finished", "trial_finished", "not_measured", "interrupted", "resumed", "finished"
+        "server_ready", "reference_check", "contamination", "quality_finished",
+        "probe_planned", "trial_finished", "not_measured", "interrupted", "resumed", "finished"
     ]
     t_ns: int
     utc: str

@@ -260,6 +260,29 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     rates: dict[str, Estimate]
 
 
+class CapacitySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest load that meets the SLO, as a search found it: requests a second (`max_rate`) or streams (`max_concurrency`)."""
+
+    find: Literal["max_rate", "max_concurrency"]
+    value: float | None
+    """The middle of the gap between a load that meets the SLO and one that misses it; of streams, the number that meets it. None where it has no such end."""
+    low: float | None
+    """95% interval of the edge: nothing below is likely to miss the SLO; None where no load meets it."""
+    high: float | None
+    """Nothing above is likely to meet it; None where no load misses it."""
+    probes: int
+    server_s: float
+    """Seconds that the server was driven for the answer, warm-ups and drains included."""
+    basis: str
+    """The sentence that says which loads decided; or why there is no figure."""
+    stage: str | None = None
+    """The probe at the highest load that meets the SLO."""
+    goodput_per_s: float | None = None
+    """Good requests a second in that probe."""
+    saturation_per_s: float | None = None
+    """What a closed loop of many streams completed a second, the start of a search for a rate."""
+
+
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one variant."""
 
@@ -271,6 +294,12 @@ class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     quality: QualitySummary | None
     roofline: list[RooflineShare] = []
     """By closed-loop stage; empty where the GPU or the model's sizes are not known."""
+    capacity: CapacitySummary | None = None
+    """The highest rate at the SLO; None without a search for it."""
+    concurrency: CapacitySummary | None = None
+    """The most streams at the SLO; None without a search for it."""
+    probes: list[TrialSummary] = []
+    """Trials of these searches. Each variant chose its own loads, so they are compared with no other's."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

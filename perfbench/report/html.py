@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import adapters, answers, differences, evidence, figures, foreign, plan, tables
+from perfbench.report import adapters, answers, capacity, differences, evidence, figures, foreign, plan, tables
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
 from perfbench.report.repeats import headline_stage, stage_names
@@ -65,6 +65,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "stages": tables.stage_table(summary),
         "roofline": evidence.roofline_table(summary),
         "adapters": adapters.adapters_table(summary),
+        "capacity": capacity.capacity_table(summary),
         "stage_names": stages,
         "headline_stage": headline.stage if headline else None,
         "latency": [tables.latency_table(summary, stage) for stage in stages],

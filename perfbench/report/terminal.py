@@ -16,6 +16,7 @@ from rich.text import Text
 from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import evidence, plan
 from perfbench.report.adapters import adapters_table
+from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import adapter_tax_table
 from perfbench.report.formats import one_line
 from perfbench.report.repeats import headline_stage
@@ -38,7 +39,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     """Print the answer, its tables, what the audit found and where the whole report is."""
     headline = headline_stage(summary)
     _print_answer(summary, console)
-    tables = [main_table(summary, manifest), stage_table(summary), adapters_table(summary)]
+    tables = [main_table(summary, manifest), stage_table(summary), capacity_table(summary), adapters_table(summary)]
     if headline is not None:
         tables.append(adapter_tax_table(summary, headline.stage))
     tables += [evidence.roofline_table(summary), evidence.audit_findings_table(summary)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from perfbench.errors import Finding
 from perfbench.scenario.quality_metrics import quality_findings
+from perfbench.scenario.search_combinations import search_findings
 
 DEFAULT_DURATION_S = 30.0
 """Of a stage's window."""
@@ -14,7 +15,7 @@ DEFAULT_DURATION_S = 30.0
 
 def combination_findings(scenario: Mapping[str, Any]) -> list[Finding]:
     """Findings over a scenario as plain data (a parsed file or a dumped model). Values of a wrong type are left to the models."""
-    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *quality_findings(scenario)]
+    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *search_findings(scenario), *quality_findings(scenario)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -73,7 +74,7 @@ def _prompts(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         return
     given = [name for name in ("data", "synthetic", "mixture") if load.get(name) is not None]
     stages = _list(load.get("stages"))
-    only_traces = bool(stages) and all(_mapping(stage).get("arrival") == "trace" for stage in stages)
+    only_traces = bool(stages) and not load.get("search") and all(_mapping(stage).get("arrival") == "trace" for stage in stages)
     if only_traces and given:
         yield Finding(f"load.{given[0]}", "no stage would send these prompts: trace stages send those of their traces; remove it, or add another stage")
     if not given and not only_traces:

@@ -6,17 +6,19 @@ Every model is strict and frozen (`strict`). What a single value must be stands 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from perfbench.records import LatencyMetric
 from perfbench.scenario.combinations import DEFAULT_DURATION_S, combination_findings
+from perfbench.scenario.output import Output
 from perfbench.scenario.quality import Quality
 from perfbench.scenario.references import ModelRef
+from perfbench.scenario.search import Search, in_full
 from perfbench.scenario.strict import URL, Name, NotNegative, Positive, Scalar, Strict
 from perfbench.scenario.trace import Trace
-from perfbench.scenario.workload import AdapterSpread, Length, MixturePart, PromptSource, ResponseFormat
+from perfbench.scenario.workload import AdapterSpread, MixturePart, PromptSource, ResponseFormat
 
 VariantName = Literal["base", "base+lora", "adapter", "merged"]
 Arrival = Literal["closed", "constant", "poisson", "gamma", "ramp", "step", "spike", "sine", "trace"]
@@ -100,29 +102,6 @@ class Decoding(Strict):
     """Structured outputs, for load and quality."""
 
 
-class Output(Strict):
-    """How long answers are: exactly one of these."""
-
-    fixed: Annotated[int, Field(ge=1)] | None = None
-    """Exactly so many tokens (`ignore_eos`): speed compared at equal length."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Natural: the model ends when it wants to, at most after so many tokens."""
-    distribution: Length | None = None
-    """Each prompt has an exact length of its own (`ignore_eos`), drawn once with the load's seed: the same for every variant and repeat."""
-
-    trace: Literal["fixed", "max_tokens"] | None = None
-    """Trace stages: each answer as long as its row says, exactly (`fixed`) or at most (`max_tokens`)."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(given is not None for given in (self.fixed, self.max_tokens, self.distribution, self.trace)) != 1:
-            raise ValueError(
-                "expected exactly one of `fixed` (tokens), `max_tokens` (natural length up to it), `distribution` (a length for each prompt) and "
-                "`trace` (the lengths of a trace)"
-            )
-        return self
-
-
 class Stage(Strict):
     """One load level: an arrival process, a warm-up and a measured window. Which keys belong to which arrival: `ARRIVAL_KEYS` in combinations.
 
@@ -182,8 +161,10 @@ class Load(PromptSource):
     """Several sources at once: each request is drawn from one of them by weight, in a seeded order that is the same for every variant."""
     adapters: AdapterSpread | None = None
     """Requests of the variant `adapter` over many adapters; without it, all ask for `models.adapter`."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    """Load levels, driven in this order."""
+    stages: tuple[Stage, ...] = ()
+    """Load levels, driven in this order. May be left out where there is a search with an `output` of its own."""
+    search: tuple[Search, ...] = ()
+    """The highest load that meets the SLO, looked for after the stages. `max_rate` or `max_concurrency` alone is short for one search with its defaults."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """Trials of each stage; odd repeats run the variants in reverse order (ABBA)."""
     seed: int = 0
@@ -192,6 +173,11 @@ class Load(PromptSource):
     """A request that takes longer has failed."""
     keep_text: bool = False
     """Store every answer's text with its record."""
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _search_in_short(cls, value: Any) -> Any:
+        return in_full(value)
 
 
 class SloLimit(Strict):

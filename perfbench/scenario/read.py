@@ -148,7 +148,7 @@ def _fields_at(location: list[int | str], raw: Any, root: type[BaseModel]) -> li
     here: Any = raw
     for part in location:
         if isinstance(part, int):
-            here = here[part]
+            here = here[part] if isinstance(here, (list, tuple)) else here  # one block may stand for a list of it
             continue
         here = here.get(part) if isinstance(here, dict) else None
         model = _submodel(model, str(part), here)

@@ -13,7 +13,8 @@ from perfbench.errors import Finding, ScenarioError
 from perfbench.load.traces import trace_part
 from perfbench.prompts import RenderedPrompt, Renderer, hash_all, sha256_of
 from perfbench.records import TraceUse
-from perfbench.scenario.model import Output, Scenario, Stage
+from perfbench.scenario.model import Scenario, Stage
+from perfbench.scenario.output import Output
 from perfbench.workload.sources import tokens_for
 from perfbench.workload.trace_prompts import trace_prompts
 

@@ -79,12 +79,14 @@ static void word_of(char *out, size_t room, const char *from, const char *key, c
     out[length] = 0;
 }
 
+static double default_ttft_ms = 20, default_gap_ms = 5; /* of requests without a script */
+
 static void read_script(Script *s, const char *path, const char *body) {
     const char *truth = value_of(body, "truth");
     double role_ms = number_of(truth, "role_ms", -1);
     memset(s, 0, sizeof *s);
-    s->ttft_ns = (i64)(number_of(truth, "ttft_ms", 20) * 1e6);
-    s->gap_ns = (i64)(number_of(truth, "gap_ms", 5) * 1e6);
+    s->ttft_ns = (i64)(number_of(truth, "ttft_ms", default_ttft_ms) * 1e6);
+    s->gap_ns = (i64)(number_of(truth, "gap_ms", default_gap_ms) * 1e6);
     s->role_ns = role_ms < 0 ? s->ttft_ns : (i64)(role_ms * 1e6);
     s->usage_delay_ns = (i64)(number_of(truth, "usage_delay_ms", 0) * 1e6);
     s->split_ns = (i64)(number_of(truth, "split_us", 300) * 1e3);

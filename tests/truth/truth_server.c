@@ -1,6 +1,6 @@
 /* A server whose timings are known: OpenAI-like answers over HTTP/1.1, one thread, epoll, no dependency.
  *
- *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [--slots K] [--knee N] [MODEL...]
+ *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [--slots K] [--knee N] [--ttft MS] [--gap MS] [MODEL...]
  *
  * PORT 0: any; it is printed as "port N"; [::1]:PORT listens on IPv6; a path that begins with / is a Unix socket.
  *
@@ -9,6 +9,8 @@
  *     --slots 1             single server: capacity 1 / (ttft + gap x (tokens - 1)) requests/s
  *     --slots K             K servers, K times that: a batch of fixed speed
  *     --slots K --knee N    a batch whose latency is flat up to N and grows in proportion beyond it: capacity N times that, reached at n = N
+ *
+ * --ttft and --gap are what requests get whose script does not say (20 and 5).
  *
  * What it does with a request stands in the request's own JSON body, all of it optional:
  *
@@ -412,9 +414,11 @@ int main(int argc, char **argv) {
     static char *default_models[] = {"truth"};
     static struct epoll_event ready[1024];
     int named = 3;
-    if (argc < 3) { fprintf(stderr, "usage: truth_server PORT LOG [--slots K] [--knee N] [MODEL...]\n"); return 2; }
+    if (argc < 3) { fprintf(stderr, "usage: truth_server PORT LOG [--slots K] [--knee N] [--ttft MS] [--gap MS] [MODEL...]\n"); return 2; }
     for (; named + 1 < argc && !strncmp(argv[named], "--", 2); named += 2)
         if (!strcmp(argv[named], "--slots")) slots = atoi(argv[named + 1]);
+        else if (!strcmp(argv[named], "--ttft")) default_ttft_ms = atof(argv[named + 1]);
+        else if (!strcmp(argv[named], "--gap")) default_gap_ms = atof(argv[named + 1]);
         else knee = atof(argv[named + 1]);
     models = argc > named ? argv + named : default_models;
     model_count = argc > named ? argc - named : 1;

@@ -1,0 +1,35 @@
+"""The table of what searches found: the highest load at which each variant meets the SLO."""
+
+from __future__ import annotations
+
+from perfbench.records import CapacitySummary, Summary
+from perfbench.report import formats
+from perfbench.report.tables import Cell, Column, Table
+
+
+def capacity_table(summary: Summary) -> Table:
+    """Variant x search; without rows where nothing was searched for."""
+    columns = (
+        Column("Variant", align="left"), Column("Meets the SLO up to", "requests/s of the search's arrivals, or streams of a closed loop"),
+        Column("Goodput", "good requests a second at the highest load that was seen to meet the SLO"),
+        Column("Saturation", "requests/s that a closed loop of many streams completes, whatever their latency", minor=True),
+        Column("Probes", minor=True), Column("Server time", "warm-ups and drains included", minor=True), Column("Because", align="left", prose=True),
+    )  # fmt: skip
+    found = [(name, one) for name, variant in summary.variants.items() for one in (variant.capacity, variant.concurrency) if one is not None]
+    caption = "The highest load that meets the SLO, from probes that end as soon as they are clear."
+    details = "Below a load: the 95 % interval of where the SLO begins to be missed."
+    return Table("capacity", "Highest load at the SLO", caption, columns, tuple(_row(name, one) for name, one in found), details=details)
+
+
+def _row(name: str, one: CapacitySummary) -> tuple[Cell, ...]:
+    unit = "1/s" if one.find == "max_rate" else "streams"
+    low, high = formats.quantity(one.low, unit), formats.quantity(one.high, unit)
+    return (
+        Cell(name),
+        Cell(formats.quantity(one.value, unit), f"{low} to {high}" if one.low is not None or one.high is not None else ""),
+        Cell(formats.quantity(one.goodput_per_s, "1/s")),
+        Cell(formats.quantity(one.saturation_per_s, "1/s")),
+        Cell(formats.count(one.probes)),
+        Cell(formats.seconds(one.server_s)),
+        Cell(one.basis),
+    )
