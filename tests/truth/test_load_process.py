@@ -64,7 +64,7 @@ def test_cancel_stops_sending_drains_and_saves(load_process: LoadProcess, truth_
     assert {(record.error, record.error_message) for record in cancelled} == {("cancelled", "ended by the user")}
     assert len(cancelled) == len(records) - outcome.requests_ok
     assert max(record.sent_ns for record in records) < outcome.measure_until_ns + 50_000_000
-    assert outcome.client_cpu_s is None
+    assert outcome.client_cpu_s is not None  # over the part that was driven
 
 
 def test_ctrl_c_in_the_parent_saves_before_it_goes_on(truth_server: TruthServer, tmp_path: Path) -> None:
