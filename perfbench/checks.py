@@ -80,6 +80,8 @@ def check_held_out(folder: RunFolder, prepared: Prepared, on_rows: Callable[[int
     quality = prepared.scenario.quality
     if quality is None or prepared.held_out is None:
         return None
+    if prepared.held_out.scorer.sandbox is not None and "" not in folder.finished("sandbox"):
+        folder.append_journal("sandbox", data=prepared.held_out.scorer.sandbox())
     ids = [prompt.prompt_id for prompt in prepared.held_out.prompts]
     contamination = check_contamination(quality, prepared.scenario.prompt, ids, prepared.held_out.rows, on_rows)
     if contamination is None:

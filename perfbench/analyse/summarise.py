@@ -78,6 +78,7 @@ def summarise(folder: RunFolder) -> Summary:
         reference=reference,
         equivalence=_equivalence(quality, experiment),
         contamination=next(iter(folder.finished("contamination").values()), None),
+        sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
     )

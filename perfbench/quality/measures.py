@@ -39,6 +39,7 @@ from perfbench.scenario.quality import Classification, Quality, QualityTask, Tra
 SHARES = (
     "accuracy", "exact_match", "json_validity", "schema_validity", "contains", "length_ok", "prompt_strict", "prompt_loose",
     "answer_correctness", "refused_when_due",
+    "tests_pass", "visible_pass",
 )  # fmt: skip
 WIN_RATE = "win_rate"
 Records = Sequence[QualityRecord]

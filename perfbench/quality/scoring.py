@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from perfbench.quality.sandbox_levels import Reached
+
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """One answer as it came."""
@@ -36,3 +38,9 @@ class Scorer(msgspec.Struct, frozen=True):
     score: Callable[[int, Answered], Scored]
     must_refuse: frozenset[int] = frozenset()
     """Rows that are right when they are refused."""
+    attempts: int = 1
+    """So many answers are asked for to each question."""
+    workers: int = 1
+    """So many answers may be scored at a time; more than one where scoring waits for other processes."""
+    sandbox: Callable[[], Reached] | None = None
+    """Where answers are run: which sandbox holds on this machine. Raises SandboxError where none does."""

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from perfbench.prompts import RenderedPrompt, render_data
 from perfbench.quality.ask import Answer, ask_all
 from perfbench.quality.fairness import asked_hashes
-from perfbench.quality.scoring import Answered, Scorer
+from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.quality.tasks import check_quality, make_scorer
 from perfbench.records import QualityRecord
 from perfbench.scenario.model import Decoding, Prompt
@@ -30,10 +31,16 @@ class HeldOut:
 
 
 def prepare(quality: Quality, prompt: Prompt, decoding: Decoding) -> HeldOut:
-    """Render the held-out file. Raises ScenarioError for rows that cannot be rendered or lack what the task needs."""
+    """Render the held-out file. Raises ScenarioError for rows that cannot be rendered or lack what the task needs.
+
+    Raises SandboxError where the task runs answers and nothing on this machine can hold them.
+    """
     check_quality(quality)
     prompts, rows = render_data(quality.data, prompt, key="quality.data")
-    return HeldOut(prompts, rows, make_scorer(quality, rows), asked_hashes(prompts, prompt, decoding, quality.max_tokens), decoding.seed)
+    scorer = make_scorer(quality, rows)
+    if scorer.sandbox is not None:
+        scorer.sandbox()
+    return HeldOut(prompts, rows, scorer, asked_hashes(prompts, prompt, decoding, quality.max_tokens), decoding.seed)
 
 
 def spot_check(
@@ -53,23 +60,47 @@ def spot_check(
 
     Raises EndpointError when every request fails; a single failed request is a record that counts as wrong.
     """
-    answers = ask_all(
-        url,
-        held_out.prompts,
-        decoding,
-        model=model,
-        api_key_env=api_key_env,
-        max_tokens=quality.max_tokens,
-        concurrency=quality.concurrency,
-        timeout_s=timeout_s,
-        on_progress=on_progress,
-    )
-    return [_record(held_out, quality, row, answer, variant, contaminated) for row, answer in enumerate(answers)]
+    count, attempts = len(held_out.prompts), held_out.scorer.attempts
+
+    def ask(attempt: int) -> list[Answer]:
+        def show(done: int, of: int) -> None:
+            if on_progress is not None:
+                on_progress(attempt * count + done, attempts * of)
+
+        return ask_all(
+            url, held_out.prompts, decoding.model_copy(update={"seed": decoding.seed + attempt}), model=model, api_key_env=api_key_env,
+            max_tokens=quality.max_tokens, concurrency=quality.concurrency, timeout_s=timeout_s, on_progress=show,
+        )  # fmt: skip
+
+    asked = [ask(attempt) for attempt in range(attempts)]
+    by_sample = [_answered(answers) for answers in zip(*asked, strict=True)]
+    scored = _score_all(held_out.scorer, by_sample, on_progress)
+    return [_record(held_out, quality, row, answer, by_sample[row], scored[row], variant, contaminated) for row, answer in enumerate(asked[0])]
 
 
-def _record(held_out: HeldOut, quality: Quality, row: int, answer: Answer, variant: str, contaminated: Collection[str] | None) -> QualityRecord:
+def _answered(answers: Sequence[Answer]) -> Answered:
+    attempts = tuple(answer.output for answer in answers) if len(answers) > 1 else ()
+    return Answered(output=answers[0].output, finish_reason=answers[0].finish_reason, attempts=attempts)
+
+
+def _score_all(scorer: Scorer, answers: Sequence[Answered], on_progress: Callable[[int, int], None] | None) -> list[Scored]:
+    if scorer.workers == 1:
+        return [scorer.score(row, answer) for row, answer in enumerate(answers)]
+    with ThreadPoolExecutor(scorer.workers) as pool:
+        pending = [pool.submit(scorer.score, row, answer) for row, answer in enumerate(answers)]
+        try:
+            for done, _ in enumerate(as_completed(pending), 1):
+                if on_progress is not None:
+                    on_progress(done, len(pending))
+            return [future.result() for future in pending]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _record(
+    held_out: HeldOut, quality: Quality, row: int, answer: Answer, answered: Answered, scored: Scored, variant: str, contaminated: Collection[str] | None
+) -> QualityRecord:
     prompt, values = held_out.prompts[row], held_out.rows[row]
-    scored = held_out.scorer.score(row, Answered(output=answer.output, finish_reason=answer.finish_reason))
     return QualityRecord(
         sample_id=prompt.prompt_id,
         variant=variant,
@@ -92,4 +123,5 @@ def _record(held_out: HeldOut, quality: Quality, row: int, answer: Answer, varia
         group=None if quality.groups is None else str(values.get(quality.groups)),
         must_refuse=row in held_out.scorer.must_refuse,
         details=scored.details,
+        attempts=list(answered.attempts),
     )

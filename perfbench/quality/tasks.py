@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from perfbench.errors import Finding, ScenarioError
-from perfbench.quality import chat, classification, domain_qa, extraction, instructions, qa, rag, summarisation, translation
+from perfbench.quality import chat, classification, coding, domain_qa, extraction, instructions, qa, rag, summarisation, translation
 from perfbench.quality import labels as why
 from perfbench.quality.rows import HeldOutRows, row_numbers, truth
 from perfbench.quality.scoring import Answered, Scored, Scorer
@@ -24,6 +24,7 @@ from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.quality import (
     Chat,
     Classification,
+    Coding,
     DocumentQuestions,
     DomainQuestions,
     Extraction,
@@ -54,7 +55,8 @@ def make_scorer(quality: Quality, rows: Sequence[dict[str, object]]) -> Scorer:
     def score(row: int, answer: Answered) -> Scored:
         return _score_refusal(answer) if row in due else _tell_refusal(task.score(row, answer), answer)
 
-    return Scorer({number: REFUSAL if number in due else task.expected[number] for number in range(len(rows))}, score, due)
+    expected = {number: REFUSAL if number in due else task.expected[number] for number in range(len(rows))}
+    return msgspec.structs.replace(task, expected=expected, score=score, must_refuse=due)
 
 
 def _task_scorer(task: QualityTask, rows: HeldOutRows) -> Scorer:
@@ -77,6 +79,8 @@ def _task_scorer(task: QualityTask, rows: HeldOutRows) -> Scorer:
             return instructions.scorer(task, rows)
         case DocumentQuestions():
             return rag.scorer(task, rows)
+        case Coding():
+            return coding.scorer(task, rows)
 
 
 def _score_refusal(answer: Answered) -> Scored:

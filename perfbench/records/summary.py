@@ -346,5 +346,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     equivalence: Equivalence | None = None
     """adapter and merged, where a run has checked the quality of both."""
     contamination: dict[str, Any] | None = None
+    sandbox: dict[str, Any] | None = None
+    """{level, other_user, leaks, refused}: what held the code that models wrote; None where none was run."""
     not_measured: dict[str, str] = {}
     slo: dict[str, Any] = {}

@@ -209,6 +209,17 @@ def contamination_lines(summary: Summary) -> list[tuple[str, str]]:
     return [(key.replace("_", " "), _plain(value)) for key, value in (summary.contamination or {}).items()]
 
 
+def sandbox_lines(summary: Summary) -> list[tuple[str, str]]:
+    """(what, value) of the sandbox that answers ran in; empty where none did."""
+    found = summary.sandbox
+    if found is None:
+        return []
+    user = "as a user that owns nothing here" if found["other_user"] else "as the user of this run"
+    lines = [("level", f"{found['level']}, {user}")]
+    lines += [("does not hold", formats.one_line("; ".join(found["leaks"])))] if found["leaks"] else []
+    return lines + [(f"{level} was not used", formats.one_line(why)) for level, why in found["refused"].items()]
+
+
 def _plain(value: object) -> str:
     """A JSON value as people write it; lists are cut aloud after five."""
     if isinstance(value, list) and len(value) > 5:

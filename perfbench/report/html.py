@@ -85,6 +85,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
             for example in check.examples
         ],
         "contamination": evidence.contamination_lines(summary),
+        "sandbox": evidence.sandbox_lines(summary),
         "not_measured": evidence.not_measured(summary, manifest),
         "manifest_lines": evidence.manifest_lines(manifest),
         "scenario_text": visible(manifest.scenario_text),

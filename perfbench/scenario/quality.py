@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -114,8 +114,38 @@ class DocumentQuestions(Strict):
     """Column that holds the ids of the passages that are needed, whether they were retrieved or not."""
 
 
+class Coding(Strict):
+    """The answer is Python code. It runs in a sandbox without network or files, on Python's standard library."""
+
+    task: Literal["coding"]
+    hidden_tests: Column
+    """Column that holds the tests which the prompt does not show: Python statements that raise if the code is wrong, one text or a list of them."""
+    visible_tests: Column | None = None
+    """Column that holds the tests which the prompt shows."""
+    prefix: Column | None = None
+    """Column that holds code to put before the answer, for prompts that a model continues."""
+    expected: Column | None = None
+    """Column that holds a right solution, shown beside the answers; default: the tests are shown."""
+    samples: Annotated[int, Field(ge=1)] = 1
+    """So many answers to each question, with seeds one apart, for `pass_at_K`. More than one needs a temperature above 0."""
+    k: Annotated[int, Field(ge=1)] = 1
+    """K of `pass_at_K`, at most `samples`."""
+    test_s: Positive = 5.0
+    """A test may take so long."""
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+    """What the code may take, MiB."""
+    allow_weak_sandbox: bool = False
+    """Run code even where the machine's files cannot be kept from it. Only for models that you trust as you trust a colleague."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if self.k > self.samples:
+            raise ValueError(f"pass@{self.k} cannot be estimated from {self.samples} answers; raise `samples` or lower `k`")
+        return self
+
+
 QualityTask = Annotated[
-    Classification | Extraction | QuestionAnswering | DomainQuestions | Summarisation | Translation | Chat | Instructions | DocumentQuestions,
+    Classification | Extraction | QuestionAnswering | DomainQuestions | Summarisation | Translation | Chat | Instructions | Coding | DocumentQuestions,
     Field(discriminator="task"),
 ]
 

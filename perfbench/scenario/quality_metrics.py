@@ -20,9 +20,10 @@ QUALITY_METRICS: dict[str, tuple[str, ...]] = {
     "translation": ("chrf", "bleu", "sentence_chrf"),
     "chat": ("rubric_score", "win_rate", "human_score"),
     "instructions": ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose"),
+    "coding": ("tests_pass", "pass_at_1", "test_share", "visible_pass"),
     "rag": ("contains", "answer_correctness", "faithfulness", "token_f1", "quotes_supported", "citation_precision", "citation_recall"),
 }
-"""Metrics that may decide, by task; the first is the default."""
+"""Metrics that may decide, by task; the first is the default. Coding has `pass_at_K` too, with the block's `k`."""
 
 JUDGED = ("rubric_score", "win_rate", "answer_correctness", "faithfulness")
 """Metrics that a judge gives; not run without one."""
@@ -44,6 +45,8 @@ WEAK: dict[str, str] = {
     "citation_recall": "says which passages are named, not whether the answer is right",
     "quotes_supported": "says that the quotes are real, not that the answer is right",
     "instruction_loose": "forgives what the loose reading strips, and single constraints of a prompt",
+    "visible_pass": "counts tests that the prompt shows; code can be written to pass them and nothing else",
+    "test_share": "counts single tests; a program that fails one of ten is wrong",
     "win_rate": "says which answer a judge prefers, and judges prefer long and confident ones",
 }
 """Metrics that mislead when they decide alone, each with the reason."""
@@ -52,6 +55,7 @@ _NEEDS = {
     "schema_validity": "json_schema",
     "coverage": "key_points",
     "length_ok": "max_words",
+    "visible_pass": "visible_tests",
 }
 """Metric -> the key of its task without which there is none."""
 _OF_RETRIEVAL = ("context_recall", "context_precision")
@@ -68,6 +72,8 @@ def quality_findings(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     kind = task.get("task")
     if not isinstance(kind, str) or kind not in QUALITY_METRICS:
         return
+    if isinstance(task.get("samples"), int) and task["samples"] > 1 and not _mapping(scenario.get("decoding")).get("temperature"):
+        yield Finding("quality.task.samples", "greedy answers are all the same; set `decoding.temperature` above 0, or ask once")
     gates = quality.get("metrics") if isinstance(quality.get("metrics"), (list, tuple)) else []
     if gates and quality.get("metric") is not None:
         yield Finding("quality.metric", "`metrics` is given too; give one of the two")
@@ -85,6 +91,8 @@ def quality_findings(scenario: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _problem(metric: str, kind: str, task: Mapping[str, Any], quality: Mapping[str, Any], *, given: bool) -> str | None:
     known = QUALITY_METRICS[kind]
+    if kind == "coding":
+        known = tuple(dict.fromkeys((*known, f"pass_at_{task.get('k') or 1}")))
     if metric == REFUSED:
         return None if quality.get("must_refuse") is not None else f"`{metric}` needs `quality.must_refuse`, the column that says which samples these are"
     if metric in known:

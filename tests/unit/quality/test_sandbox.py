@@ -78,6 +78,19 @@ def test_an_honest_program_runs_and_says_what_it_says(run: Run) -> None:
     assert (outcome.ending, outcome.exit_code, outcome.stdout, outcome.stderr) == ("ended", 7, b'["a", "b"]\n', b"well")
 
 
+def test_what_programs_need_is_there(run: Run) -> None:
+    source = """
+import decimal, json, os, random, sqlite3, ssl, subprocess, tempfile, threading
+open('/dev/null', 'w').write('x'); open('/dev/urandom', 'rb').read(1); open('/dev/zero', 'rb').read(1)
+with tempfile.NamedTemporaryFile() as file:
+    file.write(b'x')
+threads = [threading.Thread(target=print) for _ in range(3)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+print(subprocess.run(['/bin/sh', '-c', 'echo from a shell'], capture_output=True).stdout)
+"""
+    assert run(source).stdout.endswith(b"b'from a shell\\n'\n")
+
+
 def test_a_fork_bomb_stays_within_the_limit_and_ends(run: Run) -> None:
     most, stop = [0], threading.Event()
 
