@@ -102,7 +102,7 @@ def test_any_answer_can_be_read(answer: str) -> None:
         ("import os\nos._exit(0)", False, "wrong answer", 0.0, {"hidden test 2": "assert add('a', 'b') == 'ab'\nended before the test did"}),
         ("import ctypes\nctypes.string_at(0)", False, "wrong answer", 0.0, {"visible test 1": f"{ADD.visible[0]}\nended by signal 11 before the test did"}),
         ("import os\nos.kill(os.getppid(), 9)", False, "wrong answer", 0.0, {"tests": "the code ended the process that tests it"}),
-        ("def add(a, b):\n    while a == -1: pass\n    return a + b", False, "incomplete answer", 2 / 3, {"hidden test 1": f"{ADD.hidden[0]}\nno end within 1 s"}),
+        ("def add(a, b):\n    while a == -1: pass\n    return a + b", False, "incomplete answer", 2 / 3, {"hidden test 1": f"{ADD.hidden[0]}\nno end within 1 s"}),  # noqa: E501
         ("print('x' * 10_000_000)\ndef add(a, b): return a + b", True, "correct answer", 1.0, {}),
         ("import socket\nsocket.socket()", False, "wrong answer", 0.0, {}),
         ("I will think about it.", False, "ignored instruction", 0.0, {"tests": "no code in the answer"}),
