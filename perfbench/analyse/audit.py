@@ -1,8 +1,8 @@
 """Whether a trial may be used: valid, suspect or void, with a sentence for everything that is not valid.
 
-A check looks at requests scheduled in the measured window, at what the load process said, and (in audit_machine) at telemetry. Where its data was not
-taken it says nothing: absence is named once, in `not_measured`. A void trial enters no verdict, comparison or price; a suspect one does, and is marked.
-Every threshold stands here, with its reason.
+A check looks at requests scheduled in the measured window, at what the load process said, at the steady state, and (in audit_machine) at telemetry. Each gives
+what it measured, its thresholds and a sentence, also where it is valid. Where its data was not taken it says nothing: absence is named once, in
+`not_measured`. A void trial enters no verdict, comparison or price; a suspect one does, and is marked. Every threshold stands here, with its reason.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 
 import polars as pl
 
-from perfbench.analyse.audit_machine import machine_doubts
-from perfbench.analyse.doubt import Doubt, graded
+from perfbench.analyse.audit_machine import machine_checks
+from perfbench.analyse.checks import graded
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.window import scheduled_in_window, window_s
-from perfbench.records import Audit, TrialOutcome
+from perfbench.records import Audit, AuditCheck, ClientFloor, SteadyState, TrialOutcome
 from perfbench.scenario.model import Stage
 
 FAILED_SHARE = (0.01, 0.10)
@@ -37,6 +37,10 @@ FIXED_MISSED_SHARE = (0.0, 0.05)
 """Speed at equal length is only that where lengths are equal."""
 MIN_REQUESTS = (20, 1)
 """Below 20 there is no p95; without any there is nothing."""
+AGAIN_FROM_CACHE = 0.10
+"""Prompts sent again may hit the blocks that they share with all; a tenth more of their tokens than at first is the trial's own prompts coming back."""
+FLOOR_OF_TTFT = (0.10, 0.50)
+"""The client's own time is part of every TTFT. A tenth of it is as much as variants are chosen by; at half, it is the client that was measured."""
 
 
 @dataclass(frozen=True)
@@ -45,51 +49,60 @@ class AuditInput:
 
     trial: str
     stage: Stage
+    driven: TrialOutcome
+    """As the load process said."""
     outcome: TrialOutcome
+    """The same with its window cut to the steady part."""
+    steady: SteadyState
     requests: pl.DataFrame
     telemetry: Telemetry
     server: str | None
     cores: int | None
     shares_prefix: bool
+    floor: ClientFloor | None = None
 
 
 def audit(given: AuditInput) -> Audit:
     """Run every check on one trial."""
     measured = given.requests.filter(scheduled_in_window(given.outcome))
-    doubts = [*_client_doubts(given, measured), *_answer_doubts(given, measured)]
-    doubts += machine_doubts(given.telemetry, given.outcome, measured, server=given.server, cores=given.cores, shares_prefix=given.shares_prefix)
-    return Audit(verdict=worst(doubts), reasons=[doubt.sentence for doubt in sorted(doubts, key=lambda doubt: doubt.verdict != "void")])
+    checks = [*_client_checks(given, measured), *_answer_checks(given, measured), _steady(given.steady), *_level_shift(given.steady)]
+    checks += machine_checks(given.telemetry, given.outcome, measured, server=given.server, cores=given.cores, shares_prefix=given.shares_prefix)
+    doubts = sorted((check for check in checks if check.verdict in ("suspect", "void")), key=lambda check: check.verdict != "void")
+    return Audit(verdict=worst(checks), reasons=[doubt.sentence for doubt in doubts], checks=checks)
 
 
-def worst(doubts: Sequence[Doubt]) -> Literal["valid", "suspect", "void"]:
+def worst(checks: Sequence[AuditCheck]) -> Literal["valid", "suspect", "void"]:
     """The worst verdict of all; valid when there is no doubt."""
-    verdicts = {doubt.verdict for doubt in doubts}
+    verdicts = {check.verdict for check in checks}
     return "void" if "void" in verdicts else "suspect" if "suspect" in verdicts else "valid"
 
 
-def _client_doubts(given: AuditInput, measured: pl.DataFrame) -> Iterator[Doubt]:
+def _client_checks(given: AuditInput, measured: pl.DataFrame) -> Iterator[AuditCheck]:
     """Is it the client that was measured?"""
-    outcome = given.outcome
+    outcome = given.driven
     yield from _send_lag(given.stage, measured)
-    if given.stage.arrival != "closed" and outcome.held_back:
+    yield from _floor(given.floor, measured)
+    if given.stage.arrival != "closed":
         share = outcome.held_back / max(1, len(given.requests))
-        yield from graded(share, HELD_BACK_SHARE, f"{outcome.held_back} arrivals were held back at max_in_flight = {given.stage.max_in_flight}; "
-                          "the load was no longer open-loop")  # fmt: skip
+        said = f"{outcome.held_back} arrivals were held back at max_in_flight = {given.stage.max_in_flight}; the load was no longer open-loop"
+        yield graded("held back", share, HELD_BACK_SHARE, said if outcome.held_back else "no arrival was held back")
     seconds = window_s(outcome)
     if outcome.client_cpu_s is not None and seconds > 0:
         share = outcome.client_cpu_s / seconds
-        yield from graded(share, CLIENT_CPU_SHARE, f"the load process used {share:.0%} of a core; above {CLIENT_CPU_SHARE[0]:.0%} it may be what was measured")
+        said = f"the load process used {share:.0%} of a core; above {CLIENT_CPU_SHARE[0]:.0%} it may be what was measured"
+        yield graded("client CPU", share, CLIENT_CPU_SHARE, said, "cores")
     if outcome.loop_lag_max_s is not None:
-        yield from graded(outcome.loop_lag_max_s, READER_LAG_S[outcome.stamp], f"the client read a response up to {outcome.loop_lag_max_s * 1e3:.0f} ms late "
-                          f"({outcome.stamp} stamps)")  # fmt: skip
+        said = f"the client read a response up to {outcome.loop_lag_max_s * 1e3:.0f} ms late ({outcome.stamp} stamps)"
+        yield graded("reader lag", outcome.loop_lag_max_s, READER_LAG_S[outcome.stamp], said, "s")
     if outcome.clock_step_max_s is not None:
-        yield from graded(outcome.clock_step_max_s, CLOCK_STEP_S, f"the wall clock stepped by {outcome.clock_step_max_s * 1e3:.1f} ms during the trial")
+        said = f"the wall clock stepped by {outcome.clock_step_max_s * 1e3:.1f} ms during the trial"
+        yield graded("clock step", outcome.clock_step_max_s, CLOCK_STEP_S, said, "s")
     by_user = int((measured["stamp"] == "user").sum())
-    if by_user:
-        yield Doubt("suspect", f"{by_user} of {len(measured)} requests were stamped by the client, not the kernel: their times include its own delay")
+    said = f"{by_user} of {len(measured)} requests were stamped by the client, not the kernel: their times include its own delay"
+    yield graded("user stamps", by_user, (0, None), said if by_user else "every request was stamped by the kernel", "requests")
 
 
-def _send_lag(stage: Stage, measured: pl.DataFrame) -> Iterator[Doubt]:
+def _send_lag(stage: Stage, measured: pl.DataFrame) -> Iterator[AuditCheck]:
     lags, first = measured["send_lag_s"].drop_nulls(), measured["ttft_s"].median()
     if lags.is_empty() or not isinstance(first, float):
         return
@@ -97,35 +110,61 @@ def _send_lag(stage: Stage, measured: pl.DataFrame) -> Iterator[Doubt]:
     assert lag is not None
     suspect, void = (max(floor, share * first) for floor, share in zip(SEND_LAG_FLOOR_S, SEND_LAG_OF_TTFT, strict=True))
     late = "after its scheduled time" if stage.arrival != "closed" else "after its stream was free"
-    yield from graded(lag, (suspect, void), f"requests were sent up to {lag * 1e3:.1f} ms {late} (p99); above {suspect * 1e3:.1f} ms that distorts the load")
+    said = f"requests were sent up to {lag * 1e3:.1f} ms {late} (p99); above {suspect * 1e3:.1f} ms that distorts the load"
+    yield graded("send lag", lag, (suspect, void), said, "s")
 
 
-def _answer_doubts(given: AuditInput, measured: pl.DataFrame) -> Iterator[Doubt]:
+def _floor(floor: ClientFloor | None, measured: pl.DataFrame) -> Iterator[AuditCheck]:
+    first = measured["ttft_s"].median()
+    if floor is None or not isinstance(first, float) or first <= 0:
+        return
+    share = floor.ttft_p99_s / first
+    how = f"p99, against a server that answers at once, {floor.rate_per_s:.3g} requests/s"
+    said = f"the client itself takes up to {floor.ttft_p99_s * 1e3:.2f} ms ({how}): {share:.1%} of the TTFT's median"
+    yield graded("client floor", share, FLOOR_OF_TTFT, said)
+
+
+def _answer_checks(given: AuditInput, measured: pl.DataFrame) -> Iterator[AuditCheck]:
     """Are the answers such that their latencies can be used?"""
     answered = measured.filter(pl.col("status") == "ok")
-    minimum, least = MIN_REQUESTS
-    if len(answered) < least:
-        yield Doubt("void", f"no request of the {len(measured)} in the measured window was answered")
-    elif len(answered) < minimum:
-        yield Doubt("suspect", f"only {len(answered)} requests were answered in the measured window; below {minimum} there is no p95")
+    yield _answered(len(answered), len(measured))
     failed = len(measured) - len(answered)
-    if failed and len(answered):
+    cut = int((measured["error"] == "cancelled").sum())
+    if len(answered):
+        # Over-saturation leaves requests unanswered: that is what the trial shows (no SLO is met), not a flaw of it.
+        expected = cut if given.steady.verdict == "over-saturated" else 0
         kinds = measured.filter(pl.col("status") != "ok")["error"].fill_null("unknown").value_counts(sort=True)
         told = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
-        yield from graded(failed / len(measured), FAILED_SHARE, f"{failed} of {len(measured)} requests failed ({told}); latencies describe the others")
-    cut = int((measured["error"] == "cancelled").sum())
-    if cut:
-        yield Doubt("suspect", f"{cut} requests still ran when the drain of {given.stage.drain_s:g} s ended; the slowest answers are missing")
-    if len(answered) and (missing := answered["output_tokens"].null_count()):
-        yield Doubt("suspect", f"{missing} of {len(answered)} answers came without usage, so they have no time per token")
+        said = f"{failed} of {len(measured)} requests failed ({told}); latencies describe the others" if failed else "no request failed"
+        yield graded("failed", (failed - expected) / len(measured), FAILED_SHARE, said)
+    ended = "the trial was stopped" if given.driven.stopped_early is not None else f"the drain of {given.stage.drain_s:g} s ended"
+    said = f"{cut} requests still ran when {ended}; the slowest answers are missing" if cut else "every request was followed to its end"
+    yield graded("cut off", cut, (0, None), said, "requests")
+    if not len(answered):
+        return
+    missing = answered["output_tokens"].null_count()
+    said = f"{missing} of {len(answered)} answers came without usage, so they have no time per token" if missing else "every answer came with usage"
+    yield graded("usage", missing, (0, None), said, "requests")
     fixed = given.stage.output.fixed
-    if fixed is not None and len(answered):
+    if fixed is not None:
         missed = int((answered["output_tokens"] != fixed).sum())
-        yield from graded(missed / len(answered), FIXED_MISSED_SHARE, f"{missed} of {len(answered)} answers do not have the fixed length of {fixed} tokens")
+        said = f"{missed} of {len(answered)} answers do not have the fixed length of {fixed} tokens"
+        yield graded("output length", missed / len(answered), FIXED_MISSED_SHARE, said)
     yield from _repeated_prompts(answered)
 
 
-def _repeated_prompts(answered: pl.DataFrame) -> Iterator[Doubt]:
+def _answered(answered: int, measured: int) -> AuditCheck:
+    """The only check whose threshold lies below: too few is the doubt."""
+    enough, least = MIN_REQUESTS
+    if answered < least:
+        return AuditCheck(name="answered", verdict="void", measured=answered, unit="requests",
+                          sentence=f"no request of the {measured} in the measured window was answered")  # fmt: skip
+    few = answered < enough
+    sentence = f"only {answered} requests were answered in the measured window; below {enough} there is no p95" if few else f"{answered} requests were answered"
+    return AuditCheck(name="answered", verdict="suspect" if few else "valid", measured=answered, unit="requests", sentence=sentence)
+
+
+def _repeated_prompts(answered: pl.DataFrame) -> Iterator[AuditCheck]:
     """A trial that needs more prompts than there are sends them again; then they must not come out of the prefix cache."""
     told = answered.filter(pl.col("cached_tokens").is_not_null() & (pl.col("prompt_tokens") > 0))
     share = pl.col("cached_tokens").sum() / pl.col("prompt_tokens").sum()
@@ -133,6 +172,21 @@ def _repeated_prompts(answered: pl.DataFrame) -> Iterator[Doubt]:
     if first.is_empty() or again.is_empty():
         return
     before, after = first.select(share).item(), again.select(share).item()
-    if after - before > 0.10:
-        yield Doubt("suspect", f"prompts sent again had {after:.0%} of their tokens in the prefix cache, at first {before:.0%}; "
-                    "give the load more prompts, or shorter stages")  # fmt: skip
+    said = f"prompts sent again had {after:.0%} of their tokens in the prefix cache, at first {before:.0%}"
+    much = after - before > AGAIN_FROM_CACHE
+    yield graded("repeated prompts", after - before, (AGAIN_FROM_CACHE, None), said + ("; give the load more prompts, or shorter stages" if much else ""))
+
+
+def _steady(steady: SteadyState) -> AuditCheck:
+    """Without a steady state the figures describe this window and no other; they are used, and marked. What could not be told is no doubt: most short
+    windows are too short, and a mark on every trial would mean nothing."""
+    verdict: Literal["valid", "suspect", "not checked"] = "not checked"
+    if steady.verdict in ("steady", "no steady state", "over-saturated"):
+        verdict = "valid" if steady.verdict == "steady" else "suspect"
+    return AuditCheck(name="steady state", verdict=verdict, sentence=steady.sentence, measured=steady.cut_s, unit="s")
+
+
+def _level_shift(steady: SteadyState) -> Iterator[AuditCheck]:
+    if steady.level_shift is not None:
+        kept = " (the figures are of the part before it)" if steady.cut_s else ""
+        yield AuditCheck(name="level shift", verdict="suspect", sentence=steady.level_shift + kept)

@@ -20,6 +20,7 @@ from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
 from perfbench.analyse.stages import stage_summaries
+from perfbench.analyse.steady import kept, steady_state
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependence_of, energy_summary, metric_summaries, rates, request_counts
 from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
@@ -121,15 +122,20 @@ def analyse_trials(
     for plan in (*manifest.trials, *folder.probes()):
         if plan.trial not in outcomes:
             continue
+        stage, driven = experiment.stage_of(plan), outcomes[plan.trial]
+        steady = steady_state(stage, driven, requests[plan.trial])
         given = AuditInput(
             trial=plan.trial,
-            stage=experiment.stage_of(plan),
-            outcome=outcomes[plan.trial],
+            stage=stage,
+            driven=driven,
+            outcome=kept(driven, steady),
+            steady=steady,
             requests=requests[plan.trial],
             telemetry=telemetry,
             server=servers[plan.variant].name if plan.variant in servers else None,
             cores=_cores(manifest),
             shares_prefix=experiment.shares_prefix or (plan.stage in manifest.traces and manifest.traces[plan.stage].shares_prefixes),
+            floor=manifest.client_floor,
         )
         analysed.append(_trial(folder, plan, given, experiment))
     return analysed
@@ -152,6 +158,7 @@ def _trial(folder: RunFolder, plan: TrialPlan, given: AuditInput, experiment: Ex
         rates=rates(requests, outcome, experiment.slo, alike),
         slo=slo_result(requests.filter(scheduled_in_window(outcome)), experiment.slo),
         adapters=adapter_summaries(requests, outcome, alike),
+        steady=given.steady,
     )
     return AnalysedTrial(plan, outcome, requests, summary)
 

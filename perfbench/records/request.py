@@ -85,3 +85,5 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     clock_step_max_s: float | None = None
     """Largest change of the CLOCK_REALTIME to CLOCK_MONOTONIC offset seen during the trial."""
     stamp: Stamp = "kernel"
+    stopped_early: str | None = None
+    """Why the trial was ended before its time; its window ends there. None for one that was driven to its end."""

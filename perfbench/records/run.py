@@ -53,6 +53,17 @@ class TraceUse(msgspec.Struct, frozen=True, kw_only=True):
     """Some prompts begin with the same block, so that hits in the prefix cache are asked for."""
 
 
+class ClientFloor(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client itself takes on this machine: the same load process against a server that answers at once (perfbench/load/null_server.py)."""
+
+    rate_per_s: float
+    """At which it was measured: the highest that the run asks for, as far as a second of it shows."""
+    requests: int
+    ttft_p50_s: float
+    ttft_p99_s: float
+    send_lag_p99_s: float
+
+
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One server as it ran: for the manifest and the ledger."""
 
@@ -115,6 +126,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine cannot measure, and why: {'vram_bytes': 'no NVML library'}."""
     traces: dict[str, TraceUse] = {}
     """By stage."""
+    client_floor: ClientFloor | None = None
+    """None where it was not measured."""
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,11 +36,56 @@ class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Of p50, p90, p95, p99 where there is one: see analyse/intervals.py."""
 
 
+class AuditCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of one trial: what was measured, and where it becomes a doubt."""
+
+    name: str
+    verdict: Literal["valid", "suspect", "void", "not checked"]
+    """`not checked`: it needs what this trial does not have, and the sentence says what; no doubt by itself."""
+    sentence: str
+    measured: float | None = None
+    unit: str = ""
+    suspect_above: float | None = None
+    void_above: float | None = None
+    """None: it is never void by this check."""
+
+
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a trial may be used. `reasons` holds one sentence for each check that is not valid."""
+    """Whether a trial may be used. `reasons` holds the sentence of each check that is a doubt, the void ones first."""
 
     verdict: Literal["valid", "suspect", "void"]
     reasons: list[str]
+    checks: list[AuditCheck] = []
+    """Every check that had its data, in the order of the audit."""
+
+
+class SteadySeries(msgspec.Struct, frozen=True, kw_only=True):
+    """One series that the steady state is judged by, over slices of the measured window."""
+
+    values: list[float]
+    """One a slice, of the whole window."""
+    trend_p: float
+    """Mann-Kendall over the kept part, two-sided."""
+    change: float
+    """Sen's slope over the kept part, as a share of the median."""
+    cov: float
+    """Coefficient of variation over the kept part."""
+
+
+class SteadyState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a trial's window is in a steady state, and which part of it was kept: see analyse/steady.py."""
+
+    verdict: Literal["steady", "no steady state", "over-saturated", "cannot tell", "not stationary by design"]
+    sentence: str
+    slices: int = 0
+    slice_s: float | None = None
+    kept_from_s: float | None = None
+    """Since the start of the window as driven; None where nothing could be told, and all is kept."""
+    kept_until_s: float | None = None
+    cut_s: float = 0.0
+    level_shift: str | None = None
+    """The sentence, where the TPOT steps from one level to another."""
+    series: dict[str, SteadySeries] = {}
 
 
 class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +128,8 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     """{met: bool|null, limits: {METRIC: {percentile, limit, measured, met}}}; None where the scenario has no SLO."""
     adapters: dict[str, AdapterSummary] = {}
     """By the adapter that was asked for, the most asked first; empty where a trial asks for one model."""
+    steady: SteadyState | None = None
+    """Every other figure is of the part of the window that this one keeps."""
 
 
 class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,11 @@ def _only(audit: Audit, verdict: str, *parts: str) -> None:
 
 
 def test_a_clean_trial_is_valid(audited: Any) -> None:
-    assert audited() == Audit(verdict="valid", reasons=[])
+    audit = audited()
+    assert (audit.verdict, audit.reasons) == ("valid", [])
+    assert {"send lag", "client CPU", "reader lag", "clock step", "answered", "failed", "steady state"} <= {check.name for check in audit.checks}
+    assert {check.verdict for check in audit.checks} == {"valid", "not checked"}
+    assert all(check.sentence for check in audit.checks)
 
 
 def test_missing_data_says_nothing(audited: Any) -> None:
