@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,12 @@ import msgspec
 
 from perfbench.checks import check_held_out, check_quality, check_served_answers, skip_reference_check
 from perfbench.conclude import conclude
-from perfbench.errors import InterruptedRunError, RunFolderError
+from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
 from perfbench.load.arrivals import schedule
 from perfbench.load.decode import recover_spool
 from perfbench.load.engine import LoadProcess
-from perfbench.load.messages import Progress
+from perfbench.load.messages import Progress, Waiting
+from perfbench.load.scale import ONE_PROCESS, Scale, check_scale
 from perfbench.manifest import check_unchanged, describe_run
 from perfbench.prepare import Prepared, prepare
 from perfbench.records import TrialPlan
@@ -46,10 +47,14 @@ class _Run:
     prepared: Prepared
     progress: RunProgress
     check_reference: bool
+    scale: Scale
 
 
-def run_scenario(scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True) -> RunFolder:
+def run_scenario(
+    scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS
+) -> RunFolder:
     """Carry out a scenario in a new run folder under `parent`; returns the folder, with summary and reports in it."""
+    check_scale(scenario, scale)
     with RunProgress(quiet=quiet) as progress:
         check_endpoints(scenario)
         prepared = prepare(scenario, say=progress.phase)
@@ -62,10 +67,10 @@ def run_scenario(scenario: Scenario, *, scenario_file: Path | None, parent: Path
         folder.write_manifest(manifest)
         folder.write_prompts(prepared.driven_prompts)
         write_schedules(folder, prepared)
-        return _carry_out(_Run(folder, prepared, progress, check_reference))
+        return _carry_out(_Run(folder, prepared, progress, check_reference, scale))
 
 
-def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = True) -> RunFolder:
+def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS) -> RunFolder:
     """Finish a run that was cut off: what the journal names as finished stays, everything else is done (again)."""
     folder = RunFolder.open(path)
     manifest = folder.manifest()
@@ -73,10 +78,11 @@ def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = Tru
         raise RunFolderError(f"{path} has finished; there is nothing to resume", hint="perfbench report renders it again")
     with RunProgress(quiet=quiet) as progress:
         prepared = prepare(Scenario.model_validate_json(msgspec.json.encode(manifest.scenario)), say=progress.phase)
+        check_scale(prepared.scenario, scale)
         check_unchanged(manifest, prepared.hashes)
         keep_what_was_cut_off(folder)
         folder.append_journal("resumed")
-        return _carry_out(_Run(folder, prepared, progress, check_reference))
+        return _carry_out(_Run(folder, prepared, progress, check_reference, scale))
 
 
 def _carry_out(run: _Run) -> RunFolder:
@@ -84,7 +90,9 @@ def _carry_out(run: _Run) -> RunFolder:
     todo = left_to_do(prepared.trials, folder.finished("trial_finished"))
     run.progress.phase(f"run {folder.path}: {len(todo)} trials")
     try:
-        with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log") as load:
+        with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log", run.scale, lambda waiting: _say_waiting(run, waiting)) as load:
+            if load.page is not None:
+                run.progress.phase(f"live page: {load.page}")
             contaminated = check_held_out(folder, prepared, lambda rows: run.progress.update(f"{rows:,} training rows compared with the held-out ones"))
             side_by_side = prepared.scenario.serve.side_by_side or not prepared.scenario.variants
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
@@ -94,10 +102,20 @@ def _carry_out(run: _Run) -> RunFolder:
         keep_what_was_cut_off(folder)
         folder.append_journal("interrupted")
         raise InterruptedRunError(folder.path) from None
+    except LoadError:
+        with suppress(OSError):  # a full disk is what the error may be about
+            keep_what_was_cut_off(folder)
+        raise
     run.progress.phase("analyse and report")
     conclude(folder)
     folder.append_journal("finished")
     return folder
+
+
+def _say_waiting(run: _Run, waiting: Waiting) -> None:
+    """Only where somebody elsewhere has to do something about it."""
+    if run.scale.workers:
+        run.progress.phase(f"load: {waiting.connected} of {waiting.wanted} workers connected to {waiting.address} (perfbench worker --master HOST:PORT)")
 
 
 def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[str] | None) -> None:
@@ -170,7 +188,9 @@ def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess
             load.cancel(drain=end == "drain")
 
     with folder.bodies_of(trial.trial, bodies) as bodies_path:
-        spec = trial_spec(trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path)
+        spec = trial_spec(
+            trial, scenario, folder, url=server.url, api_key_env=server.api_key_env, bodies_path=bodies_path, workers=run.scale.total
+        )  # fmt: skip
         outcome = load.run(spec if watch is None else watch.asks(spec), show)
     server.check()
     folder.append_journal("trial_finished", trial.trial, outcome)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from perfbench.load.arrivals import window_ns
-from perfbench.load.trial import Body, TrialSpec
+from perfbench.load.trial import Body, TrialSpec, WorkerFiles
 from perfbench.prompts import RenderedPrompt, request_body, request_path
 from perfbench.records import TrialPlan
 from perfbench.results import RunFolder
@@ -157,8 +157,10 @@ def left_to_do(trials: Sequence[TrialPlan], finished: Collection[str]) -> list[T
     return [trial for trial in trials if trial.trial not in finished]
 
 
-def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: str, api_key_env: str | None, bodies_path: Path) -> TrialSpec:
-    """The order for the load process."""
+def trial_spec(
+    trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: str, api_key_env: str | None, bodies_path: Path, workers: int = 1
+) -> TrialSpec:
+    """The order for the load process, or for the master of so many workers."""
     stage = stage_of(trial, scenario)
     closed = stage.arrival == "closed"
     window_s = window_ns(stage, trial_seed(trial, scenario)) / 1e9 if not closed else stage.duration_s if stage.requests is None else None
@@ -182,4 +184,8 @@ def trial_spec(trial: TrialPlan, scenario: Scenario, folder: RunFolder, *, url: 
         keep_text=scenario.load.keep_text,
         records_path=str(folder.records_path(trial.trial, 0)),
         spool_path=str(folder.spool_path(trial.trial, 0)),
+        further=[
+            WorkerFiles(spool_path=str(folder.spool_path(trial.trial, worker)), records_path=str(folder.records_path(trial.trial, worker)))
+            for worker in range(1, workers)
+        ],
     )

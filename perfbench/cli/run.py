@@ -10,6 +10,7 @@ import typer
 
 from perfbench.cli.app import app
 from perfbench.cli.output import JsonFlag, QuietFlag, RunsOption, show_run
+from perfbench.cli.scale import ListenOption, PageFlag, ProcessesOption, WorkersOption
 
 NoReferenceFlag = Annotated[bool, typer.Option("--no-reference-check", help="Do not put served answers to transformers before load.")]
 
@@ -21,22 +22,28 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would be started.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Short form: one repeat, short windows, the same parts.")] = False,
     no_reference_check: NoReferenceFlag = False,
+    processes: ProcessesOption = None,
+    workers: WorkersOption = 0,
+    listen: ListenOption = None,
+    page: PageFlag = False,
     out: RunsOption = Path("results"),
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve, check, drive, measure, report. Example: perfbench run my-model.yaml"""
     from perfbench.errors import InputError
+    from perfbench.load.scale import make_scale
     from perfbench.run import continue_run, dry_run_lines, run_scenario
     from perfbench.scenario import load_scenario
     from perfbench.scenario.short_form import short_form
 
     if (scenario is None) == (resume is None):
         raise InputError("expected a scenario file, or --resume with a run folder", hint="perfbench init writes a scenario")
+    scale = make_scale(processes=processes, workers=workers, listen=listen, page=page)
     if resume is not None:
         if dry_run or quick:
             raise InputError("--resume continues a run as it was started; leave out --dry-run and --quick")
-        show_run(continue_run(resume, quiet=quiet, check_reference=not no_reference_check), as_json)
+        show_run(continue_run(resume, quiet=quiet, check_reference=not no_reference_check, scale=scale), as_json)
         return
     assert scenario is not None
     checked = load_scenario(scenario)
@@ -45,7 +52,8 @@ def run(
         for line in dry_run_lines(checked):
             sys.stdout.write(line + "\n")
         return
-    show_run(run_scenario(checked, scenario_file=scenario, parent=out, quiet=quiet, check_reference=not no_reference_check), as_json)
+    finished = run_scenario(checked, scenario_file=scenario, parent=out, quiet=quiet, check_reference=not no_reference_check, scale=scale)
+    show_run(finished, as_json)
 
 
 @app.command()

@@ -20,6 +20,7 @@ import gevent
 import gevent.event
 import gevent.hub
 import gevent.pool
+import locust.runners
 
 from perfbench.errors import LoadError
 from perfbench.load.address import resolve
@@ -45,13 +46,20 @@ _TIMEOUT_CHECK_S = 0.02
 _NEVER_NS = 1 << 62
 _SPARE_WINDOW_NS = 250_000_000
 _SPARE_LEAST = 8
-_WORKER = 0
+
+
+def _start_soon() -> int:
+    """The start of a trial that waits for nobody else."""
+    return time.monotonic_ns() + round(_LEAD_S * _NS_PER_S)
 
 
 class Trial:
-    """One trial. `run` drives it to its end; `cancel` may be called at any time from another greenlet."""
+    """One trial, or one worker's part of it. `run` drives it to its end; `cancel` may be called at any time from another greenlet.
 
-    def __init__(self, spec: TrialSpec, environment: Any, report: Callable[[Progress], None]) -> None:
+    `agree_on_start` is called when nothing is left to do before it, and returns when to start; workers of one trial wait in it for the common time.
+    """
+
+    def __init__(self, spec: TrialSpec, environment: Any, report: Callable[[Progress], None], agree_on_start: Callable[[], int] = _start_soon) -> None:
         self.spec = spec
         self.started_ns = 0
         """Start of the warm-up; the schedule's offsets count from here."""
@@ -59,6 +67,7 @@ class Trial:
         self.offsets_ns = array("q")
         self._environment = environment
         self._report = report
+        self._agree_on_start = agree_on_start
         self._measure_from_ns = 0
         self._until_ns = 0
         self._requests_left = spec.requests
@@ -94,7 +103,7 @@ class Trial:
 
     def prepare(self, scheduled_ns: int) -> Exchange:
         """The next request, complete, so that nothing but the sending is left for its time."""
-        return Exchange(self._book.request(self._sent), scheduled_ns)
+        return Exchange(self._book.request(self.spec.worker + self._sent * self.spec.workers), scheduled_ns)
 
     def next_turn(self, ended: Exchange) -> Exchange | None:
         """What follows in the conversation of `ended`, due its think time later; None where it is over: all is said, or the turn has failed.
@@ -105,7 +114,7 @@ class Trial:
         conversation, spec = ended.conversation, self.spec
         if conversation is None or not conversation.left or not ended.ok:
             return None
-        answer = decode(ended.to_raw(spec.trial, spec.variant, _WORKER, keep_text=True, secret=None))
+        answer = decode(ended.to_raw(spec.trial, spec.variant, spec.worker, keep_text=True, secret=None))
         if answer.status != "ok":
             return None
         return Exchange(self._book.next_turn(conversation, answer.output_text or ""), ended.end_ns + conversation.think_time_ns)
@@ -165,7 +174,9 @@ class Trial:
         self._secret = key.encode() if key else None
         self._book = RequestBook(address, spec.path, read_bodies(spec.bodies_path), f"{spec.trial}-{secrets.token_hex(3)}-", key)
         if spec.schedule_path is not None:
-            self.offsets_ns.frombytes(Path(spec.schedule_path).read_bytes())
+            whole = array("q")
+            whole.frombytes(Path(spec.schedule_path).read_bytes())
+            self.offsets_ns = whole[spec.worker :: spec.workers]
         self._reader = Reader(self._on_end, self._on_idle, self._on_lost)
         self._pool = Pool(self._reader, address, spec.url)
         helpers = [gevent.spawn(self._finish_ended), gevent.spawn(self._watch_timeouts), gevent.spawn(self._watch_clock)]
@@ -204,7 +215,10 @@ class Trial:
         self._environment.trial = self
         count, user = (1, ScheduleUser) if self.spec.concurrency is None else (self.spec.concurrency, StreamUser)
         runner = self._environment.runner
-        runner.start(count, spawn_rate=count, user_classes=[user])
+        if isinstance(runner, locust.runners.WorkerRunner):  # the master has said how many; Locust's own dispatch knows nothing of shares
+            runner.start_worker({user.__name__: count})
+        else:
+            runner.start(count, spawn_rate=count, user_classes=[user])
         while runner.user_count < count:
             gevent.sleep(0.005)
 
@@ -217,7 +231,7 @@ class Trial:
         gc.disable()
         collections = _collections()
         try:
-            self.started_ns = time.monotonic_ns() + round(_LEAD_S * _NS_PER_S)
+            self.started_ns = self._agree_on_start()
             self._measure_from_ns = self.started_ns + round(spec.warmup_s * _NS_PER_S)
             self._until_ns = _NEVER_NS if spec.duration_s is None else self._measure_from_ns + round(spec.duration_s * _NS_PER_S)
             helpers.append(gevent.spawn(self._report_progress))
@@ -335,10 +349,10 @@ class Trial:
 
     def _finish(self, exchange: Exchange) -> None:
         spec = self.spec
-        self._spool.append(exchange.to_raw(spec.trial, spec.variant, _WORKER, keep_text=spec.keep_text, secret=self._secret))
+        self._spool.append(exchange.to_raw(spec.trial, spec.variant, spec.worker, keep_text=spec.keep_text, secret=self._secret))
         self._live.take(exchange, self._measure_from_ns)
         self._environment.events.request.fire(
-            request_type="POST", name=spec.path, response_time=(exchange.end_ns - (exchange.sent_ns or exchange.end_ns)) / 1e6,
+            request_type="POST", name=spec.trial, response_time=(exchange.end_ns - (exchange.sent_ns or exchange.end_ns)) / 1e6,
             response_length=len(exchange.raw), exception=None if exchange.ok else LoadError(exchange.error_message or f"HTTP {exchange.end.status}"),
             context={},
         )

@@ -16,8 +16,9 @@ from typing import Self
 import msgspec
 
 from perfbench.errors import LoadError
-from perfbench.load.messages import Cancel, Done, Order, Progress, Ready, Refused, Report, RunTrial
+from perfbench.load.messages import Cancel, Done, Order, Progress, Ready, Refused, Report, RunTrial, Waiting
 from perfbench.load.parquet import plain_schedule, save_records
+from perfbench.load.scale import ONE_PROCESS, Scale
 from perfbench.load.trial import TrialSpec
 from perfbench.records import TrialOutcome
 
@@ -28,10 +29,17 @@ _COMMAND = (sys.executable, "-m", "perfbench.load.process")
 
 
 class LoadProcess:
-    """Context manager around the load process; everything it prints goes to `log_path`."""
+    """Context manager around the load process, or the master of several; everything that they print goes to `log_path`.
 
-    def __init__(self, log_path: Path) -> None:
+    Entering it waits for all workers of `scale`; `on_wait` is told how many have come, and where the others are expected. `page` is then the address of
+    Locust's page, None without one.
+    """
+
+    def __init__(self, log_path: Path, scale: Scale = ONE_PROCESS, on_wait: Callable[[Waiting], None] | None = None) -> None:
         self._log_path = log_path
+        self._scale = scale
+        self._on_wait = on_wait
+        self.page: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._decoder = msgspec.json.Decoder(Report)
@@ -44,14 +52,24 @@ class LoadProcess:
     def __enter__(self) -> Self:
         with self._log_path.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches us alone, and we say `cancel`.
-            self._process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            command = (*_COMMAND, msgspec.json.encode(self._scale).decode())
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         try:
-            report = self._next_report("while it started")
+            self.page = self._wait_until_ready().page
         except BaseException:
             self._stop()
             raise
-        assert isinstance(report, Ready)
         return self
+
+    def _wait_until_ready(self) -> Ready:
+        while True:
+            report = self._next_report("while it started")
+            if isinstance(report, Refused):
+                raise LoadError(report.message, hint=report.hint)
+            if isinstance(report, Waiting) and self._on_wait is not None:
+                self._on_wait(report)
+            if isinstance(report, Ready):
+                return report
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._stop()

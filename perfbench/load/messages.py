@@ -1,6 +1,6 @@
 """What the main process and the load process say to each other: one JSON object a line over two pipes.
 
-Orders go down (`RunTrial`, `Cancel`), reports come up (`Ready`, `Progress`, `Done`, `Refused`). Closing the order pipe ends the load process.
+Orders go down (`RunTrial`, `Cancel`), reports come up (`Waiting`, `Ready`, `Progress`, `Done`, `Refused`). Closing the order pipe ends the load process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,19 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     """As after a whole window; False: shortly."""
 
 
+class Waiting(msgspec.Struct, frozen=True, tag=True):
+    """So many workers have connected, of so many; the others find the master there."""
+
+    connected: int
+    wanted: int
+    address: str
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The load process has started and takes orders."""
+
+    page: str | None = None
+    """Address of Locust's page, where one was asked for."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -66,4 +77,4 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 Order = RunTrial | Cancel
-Report = Ready | Progress | Done | Refused
+Report = Waiting | Ready | Progress | Done | Refused

@@ -5,6 +5,13 @@ from __future__ import annotations
 import msgspec
 
 
+class WorkerFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where what one worker sent is kept."""
+
+    spool_path: str
+    records_path: str
+
+
 class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One trial. Paths are absolute; times in seconds unless named otherwise."""
 
@@ -39,6 +46,15 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     report_every_s: float = 1.0
     records_path: str
     spool_path: str
+    further: list[WorkerFiles] = []
+    """Of workers 1, 2, ... where several load processes share the trial."""
+    worker: int = 0
+    """In an order to one of several: which one it is. It sends requests worker, worker + workers, worker + 2 workers, ..."""
+    workers: int = 1
+
+    def files_of(self, worker: int) -> WorkerFiles:
+        """Where worker number `worker` of the trial keeps what it sent."""
+        return self.further[worker - 1] if worker else WorkerFiles(spool_path=self.spool_path, records_path=self.records_path)
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from perfbench.records.request import (
     Sample,
     Stamp,
     TrialOutcome,
+    WorkerOutcome,
 )
 from perfbench.records.run import (
     SCHEMA_VERSION,
@@ -140,4 +141,5 @@ __all__ = [
     "Unlike",
     "VariantPlan",
     "VariantSummary",
+    "WorkerOutcome",
 ]

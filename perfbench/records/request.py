@@ -63,6 +63,28 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class WorkerOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of several load processes did in a trial, and how its clock was brought to the master's."""
+
+    worker: int
+    """As in the records."""
+    host: str
+    requests: int
+    client_cpu_s: float | None
+    """CPU seconds over the measured window."""
+    send_lag_p99_s: float | None
+    """sent - scheduled, over the requests scheduled in the window."""
+    loop_lag_max_s: float | None
+    clock_offset_ns: int
+    """The worker's CLOCK_MONOTONIC minus the master's, taken off all its times; 0 where both read the same clock."""
+    clock_rtt_ns: int | None
+    """Round trip of the quickest exchange that it was measured with: it is off by at most half of that. None for the same clock."""
+    clock_drift_ns: int | None
+    """How much the offset had changed when the trial was over."""
+    shared_folder: bool
+    """Its records came through a folder that both see; otherwise by message."""
+
+
 class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the load process says of one finished trial."""
 
@@ -87,3 +109,5 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     stamp: Stamp = "kernel"
     stopped_early: str | None = None
     """Why the trial was ended before its time; its window ends there. None for one that was driven to its end."""
+    workers: list[WorkerOutcome] = []
+    """Where several load processes drove the trial. The figures above are then those of the worst of them, counts their sum."""

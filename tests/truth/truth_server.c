@@ -2,7 +2,7 @@
  *
  *     cc -O2 -o truth_server truth_server.c && ./truth_server PORT LOG [--slots K] [--knee N] [--ttft MS] [--gap MS] [MODEL...]
  *
- * PORT 0: any; it is printed as "port N"; [::1]:PORT listens on IPv6; a path that begins with / is a Unix socket.
+ * PORT 0: any; it is printed as "port N"; [::1]:PORT listens on IPv6, *:PORT on every IPv4 address; a path that begins with / is a Unix socket.
  *
  * Capacity: at most K requests are served at a time, the others wait in order of arrival (0, the default: no limit). While n are served, every time is
  * stretched by max(1, n / N): N / gap_ms is the most tokens the server can make (0, the default: no stretch). So with a script of ttft, gap, tokens:
@@ -392,9 +392,9 @@ static int listen_on_unix(const char *path) {
     return fd;
 }
 
-static int listen_on(int port) {
+static int listen_on(int port, in_addr_t host) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(host)};
     socklen_t size = sizeof address;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 4096)) { perror("listen"); exit(1); }
@@ -431,7 +431,9 @@ int main(int argc, char **argv) {
     if (!(log_file = fopen(argv[2], "w"))) { perror(argv[2]); return 1; }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    int listener = *argv[1] == '/' ? listen_on_unix(argv[1]) : strncmp(argv[1], "[::1]:", 6) ? listen_on(atoi(argv[1])) : listen_on_ipv6(atoi(argv[1] + 6));
+    int listener = *argv[1] == '/' ? listen_on_unix(argv[1])
+        : !strncmp(argv[1], "[::1]:", 6) ? listen_on_ipv6(atoi(argv[1] + 6))
+        : !strncmp(argv[1], "*:", 2) ? listen_on(atoi(argv[1] + 2), INADDR_ANY) : listen_on(atoi(argv[1]), INADDR_LOOPBACK);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener}, t = {.events = EPOLLIN, .data.fd = timer_fd};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &t);
