@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from perfbench.errors import EndpointError
 from perfbench.prepare import Prepared
 from perfbench.quality.contamination import check_contamination
+from perfbench.quality.fairness import not_comparable
+from perfbench.quality.judge import ask_judge, check_judge, questions
+from perfbench.quality.judge_apply import with_verdicts
 from perfbench.quality.reference import Subject, ask_served, mismatch_error, reference_check
 from perfbench.quality.spot_check import spot_check
 from perfbench.records import ReferenceCheck
@@ -89,6 +93,38 @@ def check_held_out(folder: RunFolder, prepared: Prepared, on_rows: Callable[[int
     if "" not in folder.finished("contamination"):
         folder.append_journal("contamination", data=contamination)
     return contamination.flagged_ids
+
+
+def check_judge_answers(scenario: Scenario) -> None:
+    """Ask the judge one word before anything starts. Raises EndpointError for one that does not answer."""
+    if scenario.quality is not None and scenario.quality.judge is not None:
+        check_judge(scenario.quality.judge)
+
+
+def judge_quality(folder: RunFolder, prepared: Prepared, on_variant: Callable[[str], None], on_count: OnCount) -> None:
+    """Let the judge look at every variant's answers; nothing without a judge. Runs after all load: the judge may share the machine.
+
+    A judge that has gone leaves its metrics unrun, and the run goes on: everything else has been measured.
+    """
+    quality = prepared.scenario.quality
+    if quality is None or quality.judge is None or prepared.held_out is None:
+        return
+    rows = {prompt.prompt_id: row for prompt, row in zip(prepared.held_out.prompts, prepared.held_out.rows, strict=True)}
+    base = folder.quality("base")
+    for variant in prepared.scenario.variant_names:
+        records = folder.quality(variant)
+        if not records or variant in folder.finished("judged"):
+            continue
+        on_variant(variant)
+        fair = base if base and variant != "base" and not_comparable(base, records) is None else None
+        try:
+            verdicts = ask_judge(quality.judge, questions(quality, records, rows, fair), on_count)
+        except EndpointError as error:
+            folder.append_journal("judged", variant, {"error": error.message})
+            continue
+        folder.write_judged(variant, verdicts)
+        folder.write_quality(variant, with_verdicts(records, verdicts, quality))
+        folder.append_journal("judged", variant, {"verdicts": len(verdicts), "unread": sum(verdict.verdict is None for verdict in verdicts)})
 
 
 def check_quality(

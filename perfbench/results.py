@@ -4,6 +4,7 @@
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
     telemetry/<session>.parquet  quality/<variant>.parquet  server/<server>.log
+    quality/judged/<variant>.parquet  quality/human.jsonl
 
 While a process still writes, its rows are in a spool beside the final file (`*.spool`, spool.py), so that a killed process loses only
 what it had not yet received. The spool becomes Parquet when the stage ends, or in `recover()` after a crash. What the journal does not
@@ -28,7 +29,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
-from perfbench.records import ForeignResult, JournalEntry, Manifest, Plan, QualityRecord, Record, Sample, Summary, TrialPlan
+from perfbench.records import (
+    ForeignResult,
+    HumanLabel,
+    JournalEntry,
+    JudgeRecord,
+    Manifest,
+    Plan,
+    QualityRecord,
+    Record,
+    Sample,
+    Summary,
+    TrialPlan,
+)  # fmt: skip
 from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -56,6 +69,13 @@ _QUALITY_SCHEMA = pa.schema(
         ("scores", pa.string()), ("passed", pa.bool_()), ("label", pa.string()), ("contaminated", pa.bool_()),
         ("template_sha256", pa.string()), ("decoding_sha256", pa.string()), ("seed", pa.int64()), ("slices", pa.string()), ("group", pa.string()),
         ("must_refuse", pa.bool_()), ("details", pa.string()), ("attempts", pa.list_(pa.string())),
+    ]
+)  # fmt: skip
+_JUDGED_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("variant", pa.string()), ("kind", pa.string()), ("first", pa.string()), ("prompt", pa.string()),
+        ("answer", pa.string()), ("verdict", pa.string()), ("score", pa.float64()), ("reason", pa.string()), ("problem", pa.string()),
+        ("retries", pa.int32()), ("error", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
     ]
 )  # fmt: skip
 _QUALITY_MAPPINGS = ("scores", "slices", "details")
@@ -94,7 +114,7 @@ class RunFolder:
         """Make `<scenario>-<UTC>-<id>` under `parent`."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = parent / f"{scenario_name}-{stamp}-{secrets.token_hex(2)}"
-        for part in ("schedules", "requests", "telemetry", "quality", "server"):
+        for part in ("schedules", "requests", "telemetry", "quality/judged", "server"):
             (path / part).mkdir(parents=True)
         return cls(path)
 
@@ -269,6 +289,24 @@ class RunFolder:
         """What other tools measured, as imported; empty where nothing was."""
         path = self.path / "foreign.json"
         return msgspec.json.decode(path.read_bytes(), type=list[ForeignResult]) if path.is_file() else []
+
+    def write_judged(self, variant: str, verdicts: Sequence[JudgeRecord]) -> None:
+        rows = [msgspec.structs.asdict(verdict) for verdict in verdicts]
+        _write_table(self.path / "quality" / "judged" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_JUDGED_SCHEMA))
+
+    def judged(self, variant: str) -> list[JudgeRecord]:
+        """The judge's verdicts on a variant; empty where it has not been judged."""
+        path = self.path / "quality" / "judged" / f"{variant}.parquet"
+        return [msgspec.convert(row, JudgeRecord) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
+
+    def write_human_labels(self, labels: Sequence[HumanLabel]) -> None:
+        self._write_bytes(self.path / "quality" / "human.jsonl", b"".join(msgspec.json.encode(label) + b"\n" for label in labels))
+
+    def human_labels(self) -> list[HumanLabel]:
+        """What people have said of the run's answers; empty where nobody has."""
+        path = self.path / "quality" / "human.jsonl"
+        decoder = msgspec.json.Decoder(HumanLabel)
+        return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()] if path.is_file() else []
 
     def server_log(self, server: str) -> Path:
         return self.path / "server" / f"{server}.log"

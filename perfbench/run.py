@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from perfbench.checks import check_held_out, check_quality, check_served_answers, skip_reference_check
+from perfbench.checks import check_held_out, check_judge_answers, check_quality, check_served_answers, judge_quality, skip_reference_check
 from perfbench.conclude import conclude
 from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
 from perfbench.load.arrivals import schedule
@@ -58,6 +58,7 @@ def run_scenario(
     with RunProgress(quiet=quiet) as progress:
         check_endpoints(scenario)
         prepared = prepare(scenario, say=progress.phase)
+        check_judge_answers(scenario)
         folder = RunFolder.create(parent, scenario.name)
         manifest = describe_run(
             folder.path.name, scenario, scenario_file=scenario_file, command=sys.argv,
@@ -80,6 +81,7 @@ def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = Tru
         prepared = prepare(Scenario.model_validate_json(msgspec.json.encode(manifest.scenario)), say=progress.phase)
         check_scale(prepared.scenario, scale)
         check_unchanged(manifest, prepared.hashes)
+        check_judge_answers(prepared.scenario)
         keep_what_was_cut_off(folder)
         folder.append_journal("resumed")
         return _carry_out(_Run(folder, prepared, progress, check_reference, scale))
@@ -98,6 +100,7 @@ def _carry_out(run: _Run) -> RunFolder:
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
             for visit in with_searches(visits, prepared.servers, searches_left(folder, prepared.scenario), side_by_side=side_by_side):
                 _visit(run, visit, load, contaminated)
+            judge_quality(folder, prepared, lambda variant: run.progress.phase(f"judge {variant}"), lambda done, of: run.progress.update(completed=done, total=of))
     except KeyboardInterrupt:
         keep_what_was_cut_off(folder)
         folder.append_journal("interrupted")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from perfbench.analyse.answers import answers_of, decided, equivalence
 from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities
 from perfbench.analyse.compare import compare
@@ -27,10 +28,8 @@ from perfbench.analyse.window import read_requests, scheduled_in_window, trial_o
 from perfbench.records import (
     SCHEMA_VERSION,
     CapacitySummary,
-    Equivalence,
     Manifest,
     QualityRecord,
-    QualitySummary,
     ReferenceCheck,
     ServerInfo,
     Summary,
@@ -53,10 +52,10 @@ def summarise(folder: RunFolder) -> Summary:
     # Each variant chose the loads of its own probes, so they are no stage in which variants can be compared.
     trials, probes = [trial for trial in every if trial.plan.search is None], [trial for trial in every if trial.plan.search is not None]
     found = {variant: capacities(folder, variant, experiment, _of(variant, probes)) for variant in experiment.variants}
-    quality = {variant: folder.quality(variant) for variant in experiment.variants}
+    quality = answers_of(folder, experiment)
     variants = {
         variant: _variant(
-            variant, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest,
+            variant, folder=folder, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest,
             probes=_of(variant, probes), found=found[variant],
         )
         for variant in experiment.variants
@@ -77,25 +76,12 @@ def summarise(folder: RunFolder) -> Summary:
         recommendation=recommend(variants, comparisons, reference, at_slo),
         plan=None,
         reference=reference,
-        equivalence=_equivalence(quality, experiment),
+        equivalence=equivalence(quality, experiment),
         contamination=next(iter(folder.finished("contamination").values()), None),
         sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
     )
-
-
-def _equivalence(quality: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:
-    """Adapter and merged should answer alike; None where a run has not checked both, or they cannot be compared."""
-    adapter, merged = quality.get("adapter"), quality.get("merged")
-    if experiment.quality is None or not adapter or not merged:
-        return None
-    from perfbench.quality.equivalence import equivalent
-
-    try:
-        return equivalent(adapter, merged, experiment.quality)
-    except ValueError:
-        return None
 
 
 def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:
@@ -176,6 +162,7 @@ def _of(variant: str, trials: Sequence[AnalysedTrial]) -> list[AnalysedTrial]:
 def _variant(
     variant: str,
     *,
+    folder: RunFolder,
     trials: Sequence[AnalysedTrial],
     quality: Mapping[str, Sequence[QualityRecord]],
     experiment: Experiment,
@@ -194,17 +181,8 @@ def _variant(
         stages=stage_summaries([trial.summary for trial in mine]),
         memory=memory,
         cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant, edges=edge_results(probes, found, experiment)),
-        quality=_decided(quality.get("base"), quality[variant], experiment),
+        quality=decided(folder, quality, variant, experiment),
         capacity=next((one for one in found if one.find == "max_rate"), None),
         concurrency=next((one for one in found if one.find == "max_concurrency"), None),
         probes=[trial.summary for trial in probes],
     )
-
-
-def _decided(base: Sequence[QualityRecord] | None, records: Sequence[QualityRecord], experiment: Experiment) -> QualitySummary | None:
-    """The spot-check of one variant; None where there is none, or it has not finished."""
-    if experiment.quality is None or not records:
-        return None
-    from perfbench.quality.decide import decide
-
-    return decide(base or None, records, experiment.quality)

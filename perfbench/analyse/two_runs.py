@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perfbench.analyse.answers import answers_of
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import read_requests, trial_outcomes
@@ -63,7 +64,7 @@ def finished_run(path: str | Path) -> FinishedRun:
         for plan in manifest.trials
         if plan.trial in outcomes and keys[plan.trial] in told
     }
-    return FinishedRun(folder.path, manifest, summary, experiment, trials, {variant: folder.quality(variant) for variant in experiment.variants})
+    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment))
 
 
 def check_comparable(baseline: FinishedRun, run: FinishedRun, allow: Collection[str]) -> list[Unlike]:

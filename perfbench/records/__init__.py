@@ -9,6 +9,9 @@ A field may be added; to rename or remove one, raise SCHEMA_VERSION.
 from __future__ import annotations
 
 from perfbench.records.answers import (
+    HumanLabel,
+    JudgeKind,
+    JudgeRecord,
     QualityRecord,
     ReferenceCheck,
 )
@@ -103,7 +106,10 @@ __all__ = [
     "GateResult",
     "GateSummary",
     "GateVerdict",
+    "HumanLabel",
     "JournalEntry",
+    "JudgeKind",
+    "JudgeRecord",
     "JudgeSummary",
     "LatencyMetric",
     "Linear",

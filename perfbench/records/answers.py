@@ -48,6 +48,46 @@ class QualityRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All answers where a task asks more than once; the first is `output`. Else empty."""
 
 
+JudgeKind = Literal["rubric", "pairwise", "correctness", "faithfulness"]
+
+
+class JudgeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict of the judge as it came, so that it can be read again."""
+
+    sample_id: str
+    variant: str
+    kind: JudgeKind
+    first: str = ""
+    """Pairwise only: the variant whose answer stood first."""
+    prompt: str
+    """What the judge was asked: the messages as JSON. Empty where it needed not be asked (equal answers)."""
+    answer: str | None
+    """What it answered, the last time it was asked; None when the request failed."""
+    verdict: str | None = None
+    """rubric: `1` to `5`; pairwise: the better variant, or `tie`; correctness: `correct` or `incorrect`; faithfulness: `3 of 4 claims`. None: unread."""
+    score: float | None = None
+    """The verdict in 0..1; pairwise: 1 where the judged variant is better, 0 where base is, 0.5 for a tie."""
+    reason: str = ""
+    problem: str = ""
+    """The error label that the verdict comes with."""
+    retries: int = 0
+    error: str | None = None
+    prompt_tokens: int | None = None
+    """Over all times it was asked."""
+    output_tokens: int | None = None
+
+
+class HumanLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says of one answer of a finished run."""
+
+    sample_id: str
+    variant: str
+    score: float
+    """In 0..1: right or wrong is 1 or 0, one to five stars are 0, 0.25, ... 1."""
+    comment: str = ""
+    by: str = ""
+
+
 class ReferenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How probable the reference finds the tokens that a server answered with, for one variant."""
 

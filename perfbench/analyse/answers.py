@@ -1,0 +1,45 @@
+"""What the spot-check of a run comes to: every variant's records with what judges and people said, its verdict, and whether adapter and merged are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perfbench.analyse.experiment import Experiment
+from perfbench.records import Equivalence, QualityRecord, QualitySummary
+from perfbench.results import RunFolder
+
+
+def answers_of(folder: RunFolder, experiment: Experiment) -> dict[str, list[QualityRecord]]:
+    """Every variant's records; people's labels are laid over them. A variant that was not checked has none."""
+    found = {variant: folder.quality(variant) for variant in experiment.variants}
+    labels = folder.human_labels()
+    if not labels or experiment.quality is None:
+        return found
+    from perfbench.quality.judge_apply import with_human
+
+    return {variant: with_human(records, labels, experiment.quality) for variant, records in found.items()}
+
+
+def decided(folder: RunFolder, answers: Mapping[str, Sequence[QualityRecord]], variant: str, experiment: Experiment) -> QualitySummary | None:
+    """The spot-check of one variant; None where there is none, or it has not finished."""
+    quality, records = experiment.quality, answers[variant]
+    if quality is None or not records:
+        return None
+    from perfbench.quality.decide import decide
+    from perfbench.quality.judge_apply import summary_of
+
+    judge = None if quality.judge is None else summary_of(quality.judge, folder.judged(variant), folder.human_labels(), quality)
+    return decide(answers.get("base") or None, records, quality, judge)
+
+
+def equivalence(answers: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:
+    """Adapter and merged should answer alike; None where a run has not checked both, or they cannot be compared."""
+    adapter, merged = answers.get("adapter"), answers.get("merged")
+    if experiment.quality is None or not adapter or not merged:
+        return None
+    from perfbench.quality.equivalence import equivalent
+
+    try:
+        return equivalent(adapter, merged, experiment.quality)
+    except ValueError:
+        return None
