@@ -100,7 +100,9 @@ def _carry_out(run: _Run) -> RunFolder:
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
             for visit in with_searches(visits, prepared.servers, searches_left(folder, prepared.scenario), side_by_side=side_by_side):
                 _visit(run, visit, load, contaminated)
-            judge_quality(folder, prepared, lambda variant: run.progress.phase(f"judge {variant}"), lambda done, of: run.progress.update(completed=done, total=of))
+            judge_quality(
+                folder, prepared, lambda variant: run.progress.phase(f"judge {variant}"), lambda done, of: run.progress.update(completed=done, total=of)
+            )
     except KeyboardInterrupt:
         keep_what_was_cut_off(folder)
         folder.append_journal("interrupted")
