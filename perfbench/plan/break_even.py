@@ -39,6 +39,8 @@ class Arms:
     rule: Rule
     max_loras: int
     load_s: float | None
+    measured_adapters: int = 1
+    """That the load of the run was spread over."""
 
     def usable_per_s(self, evidence: VariantEvidence) -> float:
         """What one replica may be given."""
@@ -52,7 +54,7 @@ def break_even(run: RunEvidence, demand: Demand, rule: Rule, wanted: FineTunes) 
     if any(missing):
         return BreakEven(points=[], crossings=[], rests_on=[], reason="; ".join(filter(None, missing)))
     slots = wanted.max_loras or _max_loras(run)
-    arms = Arms(run.variants["adapter"], run.variants["merged"], demand.peak_per_s, rule, slots, wanted.load_s)
+    arms = Arms(run.variants["adapter"], run.variants["merged"], demand.peak_per_s, rule, slots, wanted.load_s, _measured_adapters(run))
     points = [
         BreakEvenPoint(fine_tunes=n, skew=skew, adapters=adapters(arms, n, skew), merged=merged(arms, n, skew))
         for skew in wanted.skew for n in sorted(set(wanted.counts))
@@ -73,6 +75,12 @@ def _missing(run: RunEvidence, name: str) -> str | None:
 def _max_loras(run: RunEvidence) -> int:
     given = str(run.experiment.serve_args.get("max-loras", 1))
     return int(given) if given.isdecimal() and int(given) else 1
+
+
+def _measured_adapters(run: RunEvidence) -> int:
+    scenario = run.manifest.scenario
+    spread = (scenario.get("load") or {}).get("adapters")
+    return 1 + len((scenario.get("models") or {}).get("adapters") or {}) if spread else 1
 
 
 def popularity(count: int, skew: float) -> Floats:
@@ -163,11 +171,11 @@ def _rests_on(arms: Arms) -> list[str]:
 
     swaps = f"{arms.load_s:g} s for a swap, as given" if arms.load_s is not None else "no time for a swap is given, so nothing is said of more adapters"
     spares = f"; {arms.rule.spare_replicas} spare for the adapters, {arms.rule.spare_replicas} for every merged deployment" if arms.rule.spare_replicas else ""
+    many = f"as it carries the {arms.measured_adapters} that were measured" if arms.measured_adapters > 1 else "as it carries the one that was measured"
     return [
         said(arms.adapter), said(arms.merged),
         f"At most {arms.max_loras} adapters on a server's GPU at once; {swaps}",
         f"A peak of {arms.peak_per_s:.3g} requests/s over all fine-tunes, {arms.rule.head_room:.0%} head-room{spares}",
-        "An adapter server is taken to carry many adapters as it carries those that were measured; requests that wait because a batch holds no further adapter "
-        "are not counted",
+        f"An adapter server is taken to carry many adapters {many}; requests that wait because a batch holds no further adapter are not counted",
     ]  # fmt: skip
 

@@ -39,8 +39,12 @@ class _Experiment:
     serve_args = {"max-loras": 8}
 
 
+class _Manifest:
+    scenario = {"load": {"adapters": {"spread": "uniform"}}, "models": {"adapters": {"b": {}, "c": {}}}}
+
+
 def _run(**evidence: VariantEvidence) -> Any:
-    return RunEvidence(evidence, _Experiment(), None, None)  # type: ignore[arg-type]
+    return RunEvidence(evidence, _Experiment(), _Manifest(), None)  # type: ignore[arg-type]
 
 
 def test_popularity_by_hand() -> None:
@@ -121,6 +125,7 @@ def test_the_whole_curve() -> None:
     assert [(point.skew, point.fine_tunes) for point in found.points] == [(0.0, 1), (0.0, 4), (1.0, 1), (1.0, 4)]
     assert len(found.crossings) == 2 and found.reason == ""
     assert found.rests_on[0] == "adapter: 4 requests/s a server, a stage" and "At most 8 adapters" in found.rests_on[2]
+    assert "as it carries the 3 that were measured" in found.rests_on[-1]
 
 
 @pytest.mark.parametrize(
