@@ -22,6 +22,7 @@ import numpy.typing as npt
 from perfbench.plan.capacity import Rule, replicas_for
 from perfbench.plan.demand import FineTunes
 from perfbench.plan.evidence import RunEvidence, VariantEvidence
+from perfbench.plan.swaps import measured_swap
 from perfbench.records import BreakEven, BreakEvenPoint, Demand, Deployment
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,7 @@ class Arms:
     rule: Rule
     max_loras: int
     load_s: float | None
+    load_from: str = "as given"
     measured_adapters: int = 1
     """That the load of the run was spread over."""
 
@@ -54,7 +56,8 @@ def break_even(run: RunEvidence, demand: Demand, rule: Rule, wanted: FineTunes) 
     if any(missing):
         return BreakEven(points=[], crossings=[], rests_on=[], reason="; ".join(filter(None, missing)))
     slots = wanted.max_loras or _max_loras(run)
-    arms = Arms(run.variants["adapter"], run.variants["merged"], demand.peak_per_s, rule, slots, wanted.load_s, _measured_adapters(run))
+    load_s, load_from = _load_time(run, wanted)
+    arms = Arms(run.variants["adapter"], run.variants["merged"], demand.peak_per_s, rule, slots, load_s, load_from, _measured_adapters(run))
     points = [
         BreakEvenPoint(fine_tunes=n, skew=skew, adapters=adapters(arms, n, skew), merged=merged(arms, n, skew))
         for skew in wanted.skew for n in sorted(set(wanted.counts))
@@ -75,6 +78,18 @@ def _missing(run: RunEvidence, name: str) -> str | None:
 def _max_loras(run: RunEvidence) -> int:
     given = str(run.experiment.serve_args.get("max-loras", 1))
     return int(given) if given.isdecimal() and int(given) else 1
+
+
+def _load_time(run: RunEvidence, wanted: FineTunes) -> tuple[float | None, str]:
+    """Seconds of a swap and where they come from: as given, else as the run shows it, else not known."""
+    if wanted.load_s is not None:
+        return wanted.load_s, "as given"
+    streams = {name: stage.concurrency or 1 for name, stage in run.experiment.stages.items() if stage.arrival == "closed"}
+    found = measured_swap(run.variants["adapter"].trials, streams, _max_loras(run))
+    if found is None:
+        return None, ""
+    low, high = found.seconds.ci95_low or 0.0, found.seconds.ci95_high or 0.0
+    return found.seconds.value, f"measured over {found.swaps} swaps in stage {found.stage} (95% interval {low:.3g} to {high:.3g} s)"
 
 
 def _measured_adapters(run: RunEvidence) -> int:
@@ -169,7 +184,9 @@ def _rests_on(arms: Arms) -> list[str]:
         assert capacity is not None and capacity.value is not None
         return f"{evidence.name}: {capacity.value:.3g} requests/s a server, {evidence.capacity_from}"
 
-    swaps = f"{arms.load_s:g} s for a swap, as given" if arms.load_s is not None else "no time for a swap is given, so nothing is said of more adapters"
+    swaps = "the time of a swap is not known, so nothing is said of more adapters"
+    if arms.load_s is not None:
+        swaps = f"{arms.load_s:.3g} s for a swap, {arms.load_from}"
     spares = f"; {arms.rule.spare_replicas} spare for the adapters, {arms.rule.spare_replicas} for every merged deployment" if arms.rule.spare_replicas else ""
     many = f"as it carries the {arms.measured_adapters} that were measured" if arms.measured_adapters > 1 else "as it carries the one that was measured"
     return [

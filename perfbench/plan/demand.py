@@ -85,7 +85,8 @@ class FineTunes(Strict):
     max_loras: Annotated[int, Field(ge=1)] | None = None
     """Adapters that one server holds on its GPU at once; default: `max-loras` of the run's serve.args, else vLLM's 1."""
     load_s: NotNegative | None = None
-    """To bring one more adapter to the GPU in the place of another. Without it nothing is said of more adapters than `max_loras`."""
+    """To bring one more adapter to the GPU in the place of another; default: as the run shows it, where its load asks for more adapters than `max-loras`.
+    Where neither says, nothing is said of more adapters than `max_loras`."""
 
 
 class DemandFile(Strict):

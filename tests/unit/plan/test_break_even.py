@@ -37,6 +37,7 @@ def _arms(**given: Any) -> Arms:
 
 class _Experiment:
     serve_args = {"max-loras": 8}
+    stages: dict[str, Any] = {}
 
 
 class _Manifest:
