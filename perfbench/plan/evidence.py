@@ -3,25 +3,27 @@
 Capacity of one replica, by the first of these that the run has:
 
     search   `load.search: max_rate`: the rate between a load that meets the SLO and one that misses it, with its interval
-    open     the open-loop stage with the most goodput among those that meet the SLO: a rate that was carried, so capacity is at least that
-    closed   the same of closed-loop stages: as many streams as the stage has and no queue, which is more than arrivals at random can use
+    stage    the one with the most goodput among those that meet the SLO. An open-loop stage is a rate that was carried, so capacity is at least that. A
+             closed-loop one has as many streams as it has and no queue, which is more than arrivals at random can use: it counts only below every
+             open-loop rate that missed the SLO, and the plan says so
     raw      without an SLO, the highest throughput, whatever its latency
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from perfbench.analyse.cost import ServerPrice, StageResult, best_at_slo, pass_share, server_price, stage_results, why_none_at_slo
+from perfbench.analyse.cost import ServerPrice, StageResult, best_at_slo, edge_results, pass_share, server_price, stage_results, why_none_at_slo
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.summarise import analyse_trials
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.errors import InputError
-from perfbench.records import Estimate, Manifest, ServerInfo, Summary, VariantSummary
+from perfbench.records import CapacitySummary, Estimate, Manifest, ServerInfo, Summary, VariantSummary
 from perfbench.results import RunFolder
 from perfbench.scenario.model import Cost
 
@@ -49,6 +51,7 @@ class VariantEvidence:
     ready_s: float | None
     """From start to ready; None for an endpoint."""
     trials: tuple[AnalysedTrial, ...] = ()
+    """Probes of searches too."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ def _servers(folder: RunFolder) -> list[ServerInfo]:
 def _variant(
     name: str, trials: Sequence[AnalysedTrial], experiment: Experiment, summary: Summary, folder: RunFolder, cost: Cost | None, server: ServerInfo | None
 ) -> VariantEvidence:
-    results = stage_results(trials, experiment)
-    measured = _Measured(summary.variants.get(name), results, experiment)
+    measured = _Measured(summary.variants.get(name), trials, experiment)
     reason = _refused(name, trials, summary) or measured.reason
     capacity = None if reason else measured.capacity
     at = measured.at
@@ -122,29 +124,32 @@ def _void_warning(trials: Sequence[AnalysedTrial]) -> list[str]:
 class _Measured:
     """The capacity that the run shows: `capacity` with the sentence `said`, or `reason`."""
 
-    def __init__(self, summary: VariantSummary | None, results: Sequence[StageResult], experiment: Experiment) -> None:
+    def __init__(self, summary: VariantSummary | None, trials: Sequence[AnalysedTrial], experiment: Experiment) -> None:
         self.capacity: Estimate | None = None
         self.said = self.reason = ""
         self.warnings: list[str] = []
         self.at: StageResult | None = None
-        if not results:
+        searched = summary.capacity if summary is not None else None
+        streams = summary.concurrency if summary is not None else None
+        probes = [trial for trial in trials if trial.plan.search is not None]
+        edges = edge_results(probes, [one for one in (searched, streams) if one is not None], experiment)
+        results = [*stage_results([trial for trial in trials if trial.plan.search is None], experiment), *edges]
+        if searched is not None:
+            self._searched(searched, results)
+        elif not results:
             self.reason = "no stage can be used"
         elif not experiment.slo:
             self._raw(results)
-        elif not self._searched(summary, results):
-            self._best_stage(results)
+        else:
+            self._best_stage(results, experiment)
 
-    def _searched(self, summary: VariantSummary | None, results: Sequence[StageResult]) -> bool:
-        found = getattr(summary, "capacity", None)
-        if found is None:
-            return False
-        self.at = best_at_slo(results) or max(results, key=lambda result: result.requests_per_s)
+    def _searched(self, found: CapacitySummary, results: Sequence[StageResult]) -> None:
         if found.value is None:
             self.reason = f"the search found no rate that meets the SLO: {found.basis}"
-            return True
+            return
+        self.at = next((result for result in results if result.stage == found.stage), best_at_slo(results))
         self.capacity = Estimate(value=found.value, ci95_low=found.low, ci95_high=found.high)
         self.said = f"the search for the highest rate at the SLO: {found.basis}"
-        return True
 
     def _raw(self, results: Sequence[StageResult]) -> None:
         self.at = max(results, key=lambda result: result.requests_per_s)
@@ -154,17 +159,26 @@ class _Measured:
         self.capacity = _estimate(self.at.requests_per_s, self.at)
         self.said = f"the throughput of stage {self.at.stage}, whatever its latency: the scenario sets no SLO"
 
-    def _best_stage(self, results: Sequence[StageResult]) -> None:
-        opened = best_at_slo([result for result in results if result.arrival != "closed"])
-        best = opened or best_at_slo(results)
+    def _best_stage(self, results: Sequence[StageResult], experiment: Experiment) -> None:
+        missed = min((_offered(result, experiment) for result in results if result.met is False and result.arrival != "closed"), default=math.inf)
+        best = best_at_slo([result for result in results if result.arrival != "closed" or (result.goodput_per_s or 0.0) < missed])
         if best is None:
-            self.reason = why_none_at_slo(results)
+            self.reason = why_none_at_slo(results) if best_at_slo(results) is None else (
+                f"arrivals of {missed:.3g} requests/s miss the SLO, the lowest rate that was tried; closed-loop stages that meet it carry more, so they say "
+                "nothing of arrivals: try lower rates, or load.search"
+            )  # fmt: skip
             return
         self.at = best
         self.capacity = _estimate(best.goodput_per_s or 0.0, best)
         self.said = f"goodput of stage {best.stage} ({best.arrival}), the most among stages that meet the SLO{_next_stage(best, results)}"
         if best.arrival == "closed":
             self.warnings.append(_CLOSED)
+
+
+def _offered(result: StageResult, experiment: Experiment) -> float:
+    """Arrivals a second of an open-loop stage."""
+    stage = experiment.stages.get(result.stage)
+    return stage.rate_per_s if stage is not None and stage.rate_per_s is not None else result.requests_per_s
 
 
 def _next_stage(best: StageResult, results: Sequence[StageResult]) -> str:

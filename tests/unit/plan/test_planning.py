@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +15,7 @@ from perfbench.conclude import conclude
 from perfbench.errors import InputError, PerfbenchError
 from perfbench.plan.evidence import evidence_of
 from perfbench.planning import keep_plan, make_plan, wanted_fine_tunes
-from perfbench.records import Plan, ReferenceCheck
+from perfbench.records import CapacitySummary, Estimate, Plan, ReferenceCheck
 
 CLOSED = {"name": "closed", "arrival": "closed", "concurrency": 1, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
 OPEN = {"name": "open", "arrival": "poisson", "rate_per_s": 1.0, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
@@ -44,25 +45,50 @@ def _plan(run: Any, text: str = "peak_per_s: 8") -> Plan:
     return make_plan(run.folder, _demand(run, text))
 
 
-def test_an_open_stage_comes_before_a_closed_one(run: Any, record: Any) -> None:
-    """4 a second in the closed loop, 2 in the open one: 8 / (2 x 0.8) = 5 servers and a spare."""
-    _fill(run, record, {"merged.closed.r0": 40, "merged.open.r0": 20})
+def test_the_stage_with_the_most_goodput_within_the_slo(run: Any, record: Any) -> None:
+    """2 a second in the closed loop, 4 in the open one: 8 / (4 x 0.8) = 2.5, so 3 servers and a spare."""
+    _fill(run, record, {"merged.closed.r0": 20, "merged.open.r0": 40})
     plan = _plan(run).variants["merged"]
-    assert plan.capacity_per_s is not None and plan.capacity_per_s.value == pytest.approx(2.0)
-    assert plan.replicas is not None and plan.replicas.value == 5 and plan.usd_per_month is not None and plan.usd_per_month.value == 6 * 36 * 730
+    assert plan.capacity_per_s is not None and plan.capacity_per_s.value == pytest.approx(4.0)
+    assert plan.replicas is not None and plan.replicas.value == 3 and plan.usd_per_month is not None and plan.usd_per_month.value == 4 * 36 * 730
     assert plan.capacity_from.startswith("goodput of stage open (poisson)") and plan.warnings == []
+    assert "no stage above it misses" in plan.capacity_from
 
 
-def test_a_closed_stage_alone_says_what_is_wrong_with_it(run: Any, record: Any) -> None:
-    _fill(run, record, {"merged.closed.r0": 40, "merged.open.r0": 20}, late=("merged.open.r0",))
+def test_a_closed_stage_says_what_is_wrong_with_it(run: Any, record: Any) -> None:
+    _fill(run, record, {"merged.closed.r0": 40, "merged.open.r0": 20})
     plan = _plan(run).variants["merged"]
     assert plan.capacity_per_s is not None and plan.capacity_per_s.value == pytest.approx(4.0)
     assert any("a closed loop sends no faster than it is answered" in warning for warning in plan.warnings)
 
 
+def test_a_closed_stage_does_not_outweigh_arrivals_that_missed(run: Any, record: Any) -> None:
+    """The open stage of 1 a second misses: the closed one with 4 says nothing of arrivals, one with 0.8 would."""
+    trials = {"merged.closed.r0": 40, "merged.open.r0": 10, "adapter.closed.r0": 8, "adapter.open.r0": 10}
+    _fill(run, record, trials, late=("merged.open.r0", "adapter.open.r0"))
+    found = _plan(run).variants
+    assert "arrivals of 1 requests/s miss the SLO, the lowest rate that was tried" in found["merged"].reason and found["merged"].replicas is None
+    assert found["adapter"].capacity_per_s is not None and found["adapter"].capacity_per_s.value == pytest.approx(0.8)
+
+
 def test_the_edge_was_seen_or_not(run: Any, record: Any) -> None:
     _fill(run, record, {"merged.closed.r0": 40, "merged.open.r0": 20}, late=("merged.closed.r0",))
     assert "no stage above it misses" not in _plan(run).variants["merged"].capacity_from
+
+
+def test_a_search_comes_before_every_stage(run: Any, record: Any) -> None:
+    """Its rate and interval are the capacity; without a probe of it, lengths are those of the best stage."""
+    _fill(run, record, {"merged.closed.r0": 40})
+    summary = run.folder.summary()
+    capacity = CapacitySummary(find="max_rate", value=2.1, low=1.9, high=2.3, probes=5, server_s=60.0, basis="2 meets, 2.2 misses", stage="rate-0")
+    changed = msgspec.structs.replace(summary.variants["merged"], capacity=capacity)
+    found = evidence_of(run.folder, msgspec.structs.replace(summary, variants={"merged": changed})).variants["merged"]
+    assert found.capacity_per_s == Estimate(value=2.1, ci95_low=1.9, ci95_high=2.3)
+    assert found.capacity_from == "the search for the highest rate at the SLO: 2 meets, 2.2 misses" and found.output_tokens == 5.0
+    none = msgspec.structs.replace(capacity, value=None, low=None, high=None, basis="the lowest load tried misses")
+    changed = msgspec.structs.replace(summary.variants["merged"], capacity=none)
+    found = evidence_of(run.folder, msgspec.structs.replace(summary, variants={"merged": changed})).variants["merged"]
+    assert found.capacity_per_s is None and found.reason == "the search found no rate that meets the SLO: the lowest load tried misses"
 
 
 def test_no_stage_within_the_slo_has_its_sentence_and_no_number(run: Any, record: Any) -> None:
