@@ -15,6 +15,7 @@ from perfbench.quality.judge import ask_judge, check_judge, questions
 from perfbench.quality.judge_apply import with_verdicts
 from perfbench.quality.reference import Subject, ask_served, mismatch_error, reference_check
 from perfbench.quality.spot_check import spot_check
+from perfbench.quality.token_answers import ask_tokens
 from perfbench.records import ReferenceCheck
 from perfbench.results import RunFolder
 from perfbench.scenario import Scenario
@@ -23,6 +24,8 @@ from perfbench.serve.together import RunningServer
 OnCount = Callable[[int, int], None]
 """How many of how many are done."""
 
+_FIDELITY_PROMPTS = 64
+"""Without a quality block, whose `fidelity_prompts` says it."""
 _REFERENCE_CONCURRENCY = 4
 _REFERENCE_MAX_TOKENS = 64
 """Enough to tell rounding from nonsense, and short enough that the reference scores them in seconds on a CPU."""
@@ -140,3 +143,28 @@ def check_quality(
     )  # fmt: skip
     folder.write_quality(variant, records)
     folder.append_journal("quality_finished", variant, {"n": len(records), "passed": sum(record.passed is True for record in records)})
+
+
+def check_fidelity(folder: RunFolder, prepared: Prepared, server: RunningServer, variant: str, on_count: OnCount) -> None:
+    """Ask adapter and merged variants the same prompts greedily, token by token; nothing where the run has not both, or where that has been done."""
+    scenario = prepared.scenario
+    asked = fidelity_variants(scenario)
+    wanted = scenario.quality.fidelity_prompts if scenario.quality is not None else _FIDELITY_PROMPTS
+    if variant not in asked or not wanted or variant in folder.finished("fidelity_asked"):
+        return
+    prompts = (prepared.held_out.prompts if prepared.held_out else prepared.driven_prompts)[:wanted]
+    quality = scenario.quality
+    answers = ask_tokens(
+        server.url, prompts, scenario.decoding, model=server.plan.served_names[variant], api_key_env=server.api_key_env,
+        max_tokens=quality.max_tokens if quality is not None else _REFERENCE_MAX_TOKENS,
+        concurrency=quality.concurrency if quality is not None else _REFERENCE_CONCURRENCY,
+        timeout_s=scenario.load.request_timeout_s, on_progress=on_count,
+    )  # fmt: skip
+    folder.write_token_answers(variant, answers)
+    folder.append_journal("fidelity_asked", variant, {"n": len(answers)})
+
+
+def fidelity_variants(scenario: Scenario) -> frozenset[str]:
+    """The adapter and what was merged from it, where both are served; else none."""
+    served = {"adapter", "merged"} & set(scenario.variants)
+    return frozenset(served) if len(served) == 2 else frozenset()

@@ -3,7 +3,7 @@
     manifest.json  prompts.jsonl  journal.jsonl  summary.json  report.html  report.md  [plan.json  plan.md]
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
-    telemetry/<session>.parquet  quality/<variant>.parquet  server/<server>.log
+    telemetry/<session>.parquet  quality/<variant>.parquet  fidelity/<variant>.parquet  server/<server>.log
     quality/judged/<variant>.parquet  quality/human.jsonl
 
 While a process still writes, its rows are in a spool beside the final file (`*.spool`, spool.py), so that a killed process loses only
@@ -40,6 +40,7 @@ from perfbench.records import (
     Record,
     Sample,
     Summary,
+    TokenAnswer,
     TrialPlan,
 )  # fmt: skip
 from perfbench.spool import read_spool
@@ -76,6 +77,12 @@ _JUDGED_SCHEMA = pa.schema(
         ("sample_id", pa.string()), ("variant", pa.string()), ("kind", pa.string()), ("first", pa.string()), ("prompt", pa.string()),
         ("answer", pa.string()), ("verdict", pa.string()), ("score", pa.float64()), ("reason", pa.string()), ("problem", pa.string()),
         ("retries", pa.int32()), ("error", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
+    ]
+)  # fmt: skip
+_TOKEN_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()), ("prompt_sha256", pa.string()), ("output", pa.string()), ("token_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float64())), ("runner_up_ids", pa.list_(pa.int32())), ("runner_up_logprobs", pa.list_(pa.float64())),
     ]
 )  # fmt: skip
 _QUALITY_MAPPINGS = ("scores", "slices", "details")
@@ -278,6 +285,16 @@ class RunFolder:
             return []
         rows = pq.read_table(path).to_pylist()
         return [msgspec.convert({**row, **{name: msgspec.json.decode(row[name]) for name in _QUALITY_MAPPINGS if name in row}}, QualityRecord) for row in rows]
+
+    def write_token_answers(self, variant: str, answers: Sequence[TokenAnswer]) -> None:
+        """Greedy answers token by token, for merge fidelity."""
+        (self.path / "fidelity").mkdir(exist_ok=True)
+        rows = [msgspec.structs.asdict(answer) for answer in answers]
+        _write_table(self.path / "fidelity" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_TOKEN_SCHEMA))
+
+    def token_answers(self, variant: str) -> list[TokenAnswer]:
+        path = self.path / "fidelity" / f"{variant}.parquet"
+        return [msgspec.convert(row, TokenAnswer) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
 
     def add_foreign(self, results: Sequence[ForeignResult]) -> None:
         """Keep what other tools measured; a file that is imported again replaces what it gave before."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from perfbench.checks import check_held_out, check_judge_answers, check_quality, check_served_answers, judge_quality, skip_reference_check
+from perfbench.checks import check_fidelity, check_held_out, check_judge_answers, check_quality, check_served_answers, judge_quality, skip_reference_check
 from perfbench.conclude import conclude
 from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
 from perfbench.load.arrivals import schedule
@@ -165,6 +165,7 @@ def _check_answers(run: _Run, servers: Sequence[RunningServer], contaminated: fr
         for variant in server.plan.variants:
             run.progress.phase(f"quality of {variant}")
             check_quality(run.folder, run.prepared, server, variant, contaminated, lambda done, of: run.progress.update(completed=done, total=of))
+            check_fidelity(run.folder, run.prepared, server, variant, lambda done, of: run.progress.update(completed=done, total=of))
 
 
 def _search(run: _Run, search: SearchPlan, server: RunningServer, load: LoadProcess) -> None:

@@ -12,15 +12,20 @@ from collections.abc import Mapping, Sequence
 
 from perfbench.analyse.compare import SAME_MARGIN
 from perfbench.analyse.cost import StageResult
-from perfbench.records import Comparison, Recommendation, ReferenceCheck, VariantSummary
+from perfbench.records import Comparison, FidelitySummary, Recommendation, ReferenceCheck, VariantSummary
 
 FINE_TUNED = ("adapter", "merged")
 
 
 def recommend(
-    variants: Mapping[str, VariantSummary], comparisons: Sequence[Comparison], reference: Sequence[ReferenceCheck], at_slo: Mapping[str, StageResult | None]
+    variants: Mapping[str, VariantSummary],
+    comparisons: Sequence[Comparison],
+    reference: Sequence[ReferenceCheck],
+    at_slo: Mapping[str, StageResult | None],
+    fidelity: Sequence[FidelitySummary] = (),
 ) -> Recommendation:
-    """`at_slo` holds the stage that each variant's price rests on; None where it has no price at the SLO."""
+    """`at_slo` holds the stage that each variant's price rests on; None where it has no price at the SLO. Fidelity is told, and decides nothing: what a
+    merged variant answers is judged by its own quality."""
     present = [name for name in FINE_TUNED if name in variants]
     if not present:
         return Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
@@ -37,6 +42,7 @@ def recommend(
         only = f"{left[0]} is the only fine-tuned variant that {'was measured' if len(present) == 1 else 'is left'}"
         return Recommendation(serve=left[0], reasons=[*reasons, only])
     serve, more = _choose(variants, comparisons, at_slo)
+    reasons += [f"merged weights against the adapter: {one.verdict} ({one.reason})" for one in fidelity if one.right in FINE_TUNED]
     return Recommendation(serve=serve, reasons=[*more, *reasons])
 
 

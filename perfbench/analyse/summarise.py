@@ -16,6 +16,7 @@ from perfbench.analyse.capacity import capacities
 from perfbench.analyse.compare import compare
 from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
 from perfbench.analyse.experiment import Experiment, experiment_of
+from perfbench.analyse.fidelity import fidelity
 from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
@@ -62,6 +63,7 @@ def summarise(folder: RunFolder) -> Summary:
     }
     comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant))
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
+    faithful = fidelity(folder, manifest, experiment, quality)
     at_slo = {
         variant: best_at_slo([*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)])
         for variant in experiment.variants
@@ -73,7 +75,7 @@ def summarise(folder: RunFolder) -> Summary:
         valid=is_valid(manifest, trials, reference),
         variants=variants,
         comparisons=comparisons,
-        recommendation=recommend(variants, comparisons, reference, at_slo),
+        recommendation=recommend(variants, comparisons, reference, at_slo, faithful),
         plan=None,
         reference=reference,
         equivalence=equivalence(quality, experiment),
@@ -81,6 +83,7 @@ def summarise(folder: RunFolder) -> Summary:
         sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
+        fidelity=faithful,
     )
 
 

@@ -14,7 +14,8 @@ import queue
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -45,6 +46,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """As the server tokenised it, chat template included; only where asked for, and vLLM only."""
     token_ids: list[int] | None = None
     """The answer's tokens, the end token included."""
+    logprobs: dict[str, Any] | None = None
+    """As the server gave them; only where `more` asked for them."""
 
 
 class _RequestError(Exception):
@@ -65,17 +68,19 @@ def ask_all(
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
     token_ids: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Ask every prompt once; answers come in the prompts' order. `on_progress(done, all)` is called from the calling thread.
 
-    `token_ids` asks vLLM for the tokens of prompt and answer (`return_token_ids`). A connection that breaks is tried once more.
+    `token_ids` asks vLLM for the tokens of prompt and answer (`return_token_ids`); `more` is added to every request. A connection that breaks is
+    tried once more.
     Raises EndpointError when the key's variable is not set or when every request fails. Ctrl-C closes the connections and goes on up.
     """
     if not prompts:
         return []
-    output, more = Output(max_tokens=max_tokens), {"return_token_ids": True} if token_ids else {}
+    output, added = Output(max_tokens=max_tokens), {**({"return_token_ids": True} if token_ids else {}), **(more or {})}
     bodies = [
-        msgspec.json.encode(request_body(prompt, model=model, decoding=decoding, output=output, stream=False) | more) for prompt in prompts
+        msgspec.json.encode(request_body(prompt, model=model, decoding=decoding, output=output, stream=False) | added) for prompt in prompts
     ]
     path = _PATHS["completions" if prompts[0].messages is None else "chat"]
     work = _Work(url=url, path=path, headers=_headers(api_key_env), timeout_s=timeout_s, ids=[prompt.prompt_id for prompt in prompts], bodies=bodies)
@@ -244,6 +249,7 @@ def _answer(prompt_id: str, content: bytes) -> Answer:
             output_tokens=usage.get("completion_tokens"),
             prompt_token_ids=choice.get("prompt_token_ids") or body.get("prompt_token_ids"),
             token_ids=choice.get("token_ids"),
+            logprobs=choice.get("logprobs"),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise _RequestError("protocol", f"the answer is no chat or text completion: {_short(content)}") from None

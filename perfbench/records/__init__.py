@@ -15,6 +15,11 @@ from perfbench.records.answers import (
     QualityRecord,
     ReferenceCheck,
 )
+from perfbench.records.estimate import Estimate
+from perfbench.records.fidelity import (
+    FidelitySummary,
+    TokenAnswer,
+)
 from perfbench.records.foreign import ForeignMetric, ForeignResult
 from perfbench.records.plan import (
     Autoscaled,
@@ -54,7 +59,6 @@ from perfbench.records.summary import (
     Comparison,
     CostSummary,
     Equivalence,
-    Estimate,
     GateSummary,
     JudgeSummary,
     LatencyMetric,
@@ -100,6 +104,7 @@ __all__ = [
     "Equivalence",
     "ErrorKind",
     "Estimate",
+    "FidelitySummary",
     "ForeignMetric",
     "ForeignResult",
     "GateCheck",
@@ -140,6 +145,7 @@ __all__ = [
     "SteadySeries",
     "SteadyState",
     "Summary",
+    "TokenAnswer",
     "TraceUse",
     "TrialOutcome",
     "TrialPlan",

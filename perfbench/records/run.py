@@ -134,7 +134,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of journal.jsonl: something that has finished. `data` is the struct that the event names."""
 
     event: Literal[
-        "server_ready", "reference_check", "contamination", "sandbox", "quality_finished", "judged",
+        "server_ready", "reference_check", "contamination", "sandbox", "quality_finished", "judged", "fidelity_asked",
         "probe_planned", "trial_finished", "not_measured", "interrupted", "resumed", "finished"
     ]
     t_ns: int

@@ -7,17 +7,11 @@ from typing import Any, Literal
 import msgspec
 
 from perfbench.records.answers import ReferenceCheck
+from perfbench.records.estimate import Estimate
+from perfbench.records.fidelity import FidelitySummary
 
 LatencyMetric = Literal["ttft_s", "ttft_scheduled_s", "tpot_s", "ntpot_s", "e2e_s", "e2e_scheduled_s"]
 """Latencies that an SLO may name; each is defined in analyse/metrics.py."""
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A number with its interval. `ci95_*` is None where n is too small for one."""
-
-    value: float | None
-    ci95_low: float | None = None
-    ci95_high: float | None = None
 
 
 class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -397,3 +391,5 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """{level, other_user, leaks, refused}: what held the code that models wrote; None where none was run."""
     not_measured: dict[str, str] = {}
     slo: dict[str, Any] = {}
+    fidelity: list[FidelitySummary] = []
+    """Each merged variant against the adapter."""

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import adapters, answers, capacity, differences, evidence, figures, foreign, plan, tables
+from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
 from perfbench.report.repeats import headline_stage, stage_names
@@ -74,6 +75,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "memory": evidence.memory_table(summary),
         "cost": evidence.cost_table(summary),
         "quality": evidence.quality_table(summary),
+        "fidelity": fidelity_table(summary),
         "labels": evidence.labels_table(summary),
         "confusion": evidence.confusion_tables(summary),
         "problems": problems,

@@ -9,6 +9,7 @@ from perfbench.report import evidence, formats, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import adapter_tax_table
+from perfbench.report.fidelity import fidelity_table
 from perfbench.report.repeats import headline_stage
 from perfbench.report.tables import SYMBOLS, Cell, Table, main_table, stage_table
 
@@ -32,6 +33,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     if headline is not None:
         parts.append(table_markdown(adapter_tax_table(summary, headline.stage)))
     parts.append(table_markdown(evidence.quality_table(summary)))
+    parts.append(table_markdown(fidelity_table(summary)))
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
     folded = [stage_table(summary), capacity_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
     folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]

@@ -18,6 +18,7 @@ from perfbench.report import evidence, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import adapter_tax_table
+from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import one_line
 from perfbench.report.repeats import headline_stage
 from perfbench.report.tables import SYMBOLS, Cell, Column, Mark, Table, main_table, stage_table
@@ -42,7 +43,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     tables = [main_table(summary, manifest), stage_table(summary), capacity_table(summary), adapters_table(summary)]
     if headline is not None:
         tables.append(adapter_tax_table(summary, headline.stage))
-    tables += [evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
+    tables += [fidelity_table(summary), evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
     for table in tables:
         if table.rows:
             console.print()

@@ -229,3 +229,5 @@ class Quality(Strict):
     """Column of `train_data` with the text to compare; default: the rendered prompt."""
     reference_prompts: Annotated[int, Field(ge=0)] = 4
     """Before load, so many served answers are scored by transformers with the same weights; 0 skips the check."""
+    fidelity_prompts: Annotated[int, Field(ge=0)] = 64
+    """Where adapter and merged are both served: so many held-out prompts are answered greedily with log-probabilities by both; 0 skips it."""
