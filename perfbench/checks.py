@@ -71,7 +71,7 @@ def _subject(prepared: Prepared, server: RunningServer, variant: str, model: str
     )  # fmt: skip
     if not answers:
         return "the server gives no token ids"
-    adapter = str(server.plan.lora) if server.plan.lora is not None and variant == "adapter" else None
+    adapter = str(server.plan.lora) if server.plan.lora is not None and prepared.scenario.kinds.get(variant) == "adapter" else None
     trusted = prepared.scenario.models.trust_remote_code
     return Subject(variant=variant, model_path=str(server.plan.model_path), adapter_path=adapter, answers=answers, trust_remote_code=trusted)
 
@@ -165,6 +165,6 @@ def check_fidelity(folder: RunFolder, prepared: Prepared, server: RunningServer,
 
 
 def fidelity_variants(scenario: Scenario) -> frozenset[str]:
-    """The adapter and what was merged from it, where both are served; else none."""
-    served = {"adapter", "merged"} & set(scenario.variants)
-    return frozenset(served) if len(served) == 2 else frozenset()
+    """The adapter and everything merged from it, where both are served; else none."""
+    merged = {variant for variant, kind in scenario.kinds.items() if kind == "merged"}
+    return frozenset({"adapter", *merged}) if merged and "adapter" in scenario.variants else frozenset()

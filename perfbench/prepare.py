@@ -49,7 +49,7 @@ class Prepared:
 
 def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     """Resolve and check all parts; `say` is told what takes long. Raises InputError with everything it can name at once."""
-    findings = serve_findings(scenario.serve) if scenario.variants else []
+    findings = serve_findings(scenario.serve, scenario.variations) if scenario.kinds else []
     if findings:
         raise ScenarioError(scenario.name, findings)
     load_prompts, traces = make_load_prompts(scenario, say=say), stage_traces(scenario, say=say)
@@ -85,7 +85,8 @@ def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedMo
     refs = scenario.models
     found: dict[str, Path] = {}
     infos: dict[str, ModelInfo] = {}
-    if not scenario.variants:
+    kinds = set(scenario.kinds.values())
+    if not kinds:
         return ResolvedModels(base=None, adapter=None, merged=None, lora_rank=None), infos
     for name, ref in (("base", refs.base), ("adapter", refs.adapter), ("merged", refs.merged)):
         if ref is not None:
@@ -96,16 +97,22 @@ def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedMo
     if "base" in found and "adapter" in found:
         for finding in check_adapter_fits(found["base"], found["adapter"]):
             say(f"warning: {finding}")
-        if {"adapter", "base+lora"} & set(scenario.variants):
+        if {"adapter", "base+lora"} & kinds:
             check_adapter_serves(found["adapter"])
-        if "merged" in scenario.variants and "merged" not in found:
+        if "merged" in kinds and "merged" not in found:
             say(f"models: merging the adapter in {refs.merge_dtype}")
             found["merged"] = merge_adapter(found["base"], found["adapter"], refs.merge_dtype, trust_remote_code=refs.trust_remote_code)
             infos["merged"] = inspect_model(found["merged"])
     further = _further_adapters(scenario, found, infos, say)
-    ranks = [info.lora_rank for info in infos.values() if info.lora_rank is not None]
+    own = _variations(scenario, found, infos, say)
+    ranks = [info.lora_rank for name, info in infos.items() if info.lora_rank is not None and name not in own]
     rank = max(ranks) if "adapter" in infos and ranks else None
-    return ResolvedModels(base=found.get("base"), adapter=found.get("adapter"), merged=found.get("merged"), lora_rank=rank, adapters=further), infos
+    own_ranks = {name: own_rank for name in own if (own_rank := infos[name].lora_rank) is not None}
+    models = ResolvedModels(
+        base=found.get("base"), adapter=found.get("adapter"), merged=found.get("merged"), lora_rank=rank, adapters=further, variations=own,
+        variation_ranks=own_ranks,
+    )  # fmt: skip
+    return models, infos
 
 
 def _further_adapters(scenario: Scenario, found: dict[str, Path], infos: dict[str, ModelInfo], say: Callable[[str], None]) -> dict[str, Path]:
@@ -115,7 +122,7 @@ def _further_adapters(scenario: Scenario, found: dict[str, Path], infos: dict[st
     from perfbench.models.resolve import resolve_model
 
     further: dict[str, Path] = {}
-    if not {"adapter", "base+lora"} & set(scenario.variants):
+    if not {"adapter", "base+lora"} & set(scenario.kinds.values()):
         return further
     for name, ref in scenario.models.adapters.items():
         say(f"models: adapter {name}")
@@ -125,3 +132,27 @@ def _further_adapters(scenario: Scenario, found: dict[str, Path], infos: dict[st
             say(f"warning: {finding}")
         check_adapter_serves(further[name])
     return further
+
+
+def _variations(scenario: Scenario, found: dict[str, Path], infos: dict[str, ModelInfo], say: Callable[[str], None]) -> dict[str, Path]:
+    """What variations serve instead of the scenario's own: an adapter, or weights merged in another type. Their infos are added by the variation's name."""
+    from perfbench.models.fit import check_adapter_fits, check_adapter_serves
+    from perfbench.models.inspect import inspect_adapter, inspect_model
+    from perfbench.models.merge import merge_adapter
+    from perfbench.models.resolve import resolve_model
+
+    own: dict[str, Path] = {}
+    for name, variation in scenario.variations.items():
+        if variation.adapter is not None:
+            say(f"models: adapter of {name}")
+            own[name] = resolve_model(variation.adapter)
+            infos[name] = inspect_adapter(own[name], revision=variation.adapter.revision)
+            for finding in check_adapter_fits(found["base"], own[name]):
+                say(f"warning: {finding}")
+            check_adapter_serves(own[name])
+        elif variation.merge_dtype is not None:
+            say(f"models: merging the adapter in {variation.merge_dtype} for {name}")
+            trusted = scenario.models.trust_remote_code
+            own[name] = merge_adapter(found["base"], found["adapter"], variation.merge_dtype, trust_remote_code=trusted)
+            infos[name] = inspect_model(own[name])
+    return own

@@ -96,7 +96,7 @@ def _carry_out(run: _Run) -> RunFolder:
             if load.page is not None:
                 run.progress.phase(f"live page: {load.page}")
             contaminated = check_held_out(folder, prepared, lambda rows: run.progress.update(f"{rows:,} training rows compared with the held-out ones"))
-            side_by_side = prepared.scenario.serve.side_by_side or not prepared.scenario.variants
+            side_by_side = prepared.scenario.serve.side_by_side or not prepared.scenario.kinds
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
             for visit in with_searches(visits, prepared.servers, searches_left(folder, prepared.scenario), side_by_side=side_by_side):
                 _visit(run, visit, load, contaminated)

@@ -130,9 +130,13 @@ def _requests(trial: TrialPlan, stage: Stage, scenario: Scenario, prompts: Seque
         order = list(range(len(prompts)))
     else:
         order = sending_order([prompt.part for prompt in prompts], [part.weight for part in mixture] if mixture else None, seed)
-    if trial.variant != "adapter" or scenario.load.adapters is None:
+    variation = scenario.variations.get(trial.variant)
+    alone = variation is not None and variation.adapter is not None
+    if scenario.kinds.get(trial.variant) != "adapter" or scenario.load.adapters is None or alone:
         return [(index, None) for index in order]
-    return [*with_adapters(order, scenario.load.adapters, ["adapter", *scenario.models.adapters], seed)]
+    names = ["adapter", *scenario.models.adapters]
+    in_use = variation.adapters_in_use if variation is not None else None
+    return [*with_adapters(order, scenario.load.adapters, names[:in_use], seed)]
 
 
 def prompt_outputs(stage: Stage, scenario: Scenario, count: int) -> list[Output]:

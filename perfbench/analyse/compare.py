@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -63,11 +63,18 @@ class _Compared:
     from_speed: Estimate | None = None
 
 
-def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
-    """(left, right) of every comparison: base with each other variant, base+lora with adapter, adapter with merged; without a base, the first with each."""
-    first = "base" if "base" in variants else variants[0] if variants else ""
-    wanted = [(first, other) for other in variants if other != first]
+def pairs(variants: Sequence[str], variations: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """(left, right) of every comparison: base with each other variant, base+lora with adapter, adapter with merged; without a base, the first with each.
+
+    `variations` (name -> what it is made of) are held against what they are made of; where that is not measured, against the first one made of the same.
+    """
+    own = [name for name in variants if name not in (variations or {})]
+    first = "base" if "base" in own else own[0] if own else ""
+    wanted = [(first, other) for other in own if other != first]
     wanted += [("base+lora", "adapter"), ("adapter", "merged")]
+    for name, of in (variations or {}).items():
+        alike = [other for other, kind in (variations or {}).items() if kind == of]
+        wanted += [(of if of in own else alike[0], name)] if of in own or alike[0] != name else []
     return list(dict.fromkeys(pair for pair in wanted if set(pair) <= set(variants)))
 
 
@@ -83,7 +90,7 @@ def compare(trials: Sequence[AnalysedTrial], experiment: Experiment, memory: Mem
 def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterator[_Compared]:
     usable = {(trial.plan.variant, trial.plan.stage, trial.plan.repeat): trial for trial in trials if trial.usable}
     repeats = sorted({repeat for _, _, repeat in usable})
-    for (left, right), stage in product(pairs(experiment.variants), experiment.stages.values()):
+    for (left, right), stage in product(pairs(experiment.variants, experiment.variations), experiment.stages.values()):
         keys = [((left, stage.name, repeat), (right, stage.name, repeat)) for repeat in repeats]
         both = [(usable[one], usable[other]) for one, other in keys if one in usable and other in usable]
         if not both:
@@ -98,7 +105,7 @@ def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterat
 
 
 def _memory_compared(experiment: Experiment, memory: MemoryReadings | None) -> Iterator[_Compared]:
-    for left, right in pairs(experiment.variants):
+    for left, right in pairs(experiment.variants, experiment.variations):
         found = memory.pair(left, right) if memory is not None else None
         if found is not None:
             metric, values = found

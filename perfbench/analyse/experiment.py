@@ -28,8 +28,10 @@ class Experiment:
     """The parts of a scenario that decide how its records are read."""
 
     variants: tuple[str, ...]
-    """In the order of the scenario: those we started, then endpoints."""
+    """In the order of the scenario: those we started, variations, then endpoints."""
     endpoints: frozenset[str]
+    variations: dict[str, str]
+    """Variation -> the variant that it is made of."""
     stages: dict[str, Stage]
     slo: dict[str, SloLimit]
     cost: Cost | None
@@ -52,10 +54,11 @@ def experiment_of(manifest: Manifest) -> Experiment:
     scenario = manifest.scenario
     stages = [_stage(stage) for stage in scenario["load"]["stages"]]
     quality, cost = scenario.get("quality"), scenario.get("cost")
-    endpoints = scenario.get("endpoints") or {}
+    endpoints, variations = scenario.get("endpoints") or {}, scenario.get("variations") or {}
     return Experiment(
-        variants=(*(scenario.get("variants") or ()), *endpoints),
+        variants=(*(scenario.get("variants") or ()), *variations, *endpoints),
         endpoints=frozenset(endpoints),
+        variations={name: variation["of"] for name, variation in variations.items()},
         stages={stage.name: stage for stage in stages},
         slo={metric: _validated(SloLimit, limit) for metric, limit in (scenario.get("slo") or {}).items()},
         cost=_validated(Cost, cost) if cost else None,

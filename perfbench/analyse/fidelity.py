@@ -16,7 +16,6 @@ by when it is asked twice stands beside it, where the spot-check has asked the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -51,34 +50,28 @@ def fidelity(folder: RunFolder, manifest: Manifest, experiment: Experiment, qual
 
 def merged_dtypes(manifest: Manifest) -> dict[str, str | None]:
     """Merged variant -> type of its weights."""
-    if "merged" not in (manifest.scenario.get("variants") or ()):
-        return {}
-    given = (manifest.scenario.get("models") or {}).get("merged") is not None
-    model = manifest.models.get("merged")
-    return {"merged": model.dtype if model is not None else None if given else (manifest.scenario.get("models") or {}).get("merge_dtype")}
+    variations: Mapping[str, Mapping[str, object]] = manifest.scenario.get("variations") or {}
+    names = [name for name in manifest.scenario.get("variants") or () if name == "merged"]
+    names += [name for name, variation in variations.items() if variation.get("of") == "merged"]
+    return {name: model.dtype if (model := manifest.models.get(name, manifest.models.get("merged"))) is not None else None for name in names}
 
 
 def _by_task(left: Sequence[QualityRecord], right: Sequence[QualityRecord], quality: Quality | None) -> dict[str, object]:
-    from perfbench.quality.decide import deciding_metric, equivalent
-    from perfbench.quality.fairness import not_comparable
-    from perfbench.quality.intervals import n_to_decide
-    from perfbench.quality.measures import known_labels_of, paired_difference
+    from perfbench.quality.equivalence import equivalent
 
-    problem = "no quality check" if quality is None or not left or not right else not_comparable(left, right)
-    if quality is None or problem is not None:
-        return {"verdict": "cannot tell", "reason": f"the task was not measured: {problem}", "not_measured": f"task: {problem}"}
-    metric, margin = deciding_metric(quality), quality.margin
-    paired = paired_difference(left, right, metric, known_labels_of(quality, right))
-    low, high = paired.ci90
-    inside, outside = -margin < low and high < margin, high < -margin or low > margin
-    verdict: Literal["equal", "not equal", "cannot tell"] = "equal" if inside else "not equal" if outside else "cannot tell"
-    where = {"equal": "inside", "not equal": "outside of", "cannot tell": "across"}[verdict]
-    needed = n_to_decide(-abs(paired.value), paired.variance, margin) if verdict == "cannot tell" else None
+    try:
+        if quality is None or not left or not right:
+            raise ValueError("no quality check of both")
+        found = equivalent(left, right, quality)
+    except ValueError as error:
+        return {"verdict": "cannot tell", "reason": f"the task was not measured: {error}", "not_measured": f"task: {error}"}
+    where = {"same": "inside", "different": "outside of", "cannot tell": "across"}[found.verdict]
+    interval = f"90% interval {found.ci90_low:+.3f} to {found.ci90_high:+.3f}"
     return {
-        "verdict": verdict,
-        "reason": f"{metric} differs by {paired.value:+.3f} (90% interval {low:+.3f} to {high:+.3f}), {where} +-{margin:g}",
-        "metric": metric, "margin": margin, "samples": len(right), "difference": paired.value, "ci90_low": low, "ci90_high": high, "n_to_decide": needed,
-        "flip_rate": equivalent(left, right, margin).flip_rate,
+        "verdict": {"same": "equal", "different": "not equal", "cannot tell": "cannot tell"}[found.verdict],
+        "reason": f"{found.metric} differs by {found.difference:+.3f} ({interval}), {where} +-{found.margin:g}",
+        "metric": found.metric, "margin": found.margin, "samples": found.n, "difference": found.difference, "ci90_low": found.ci90_low,
+        "ci90_high": found.ci90_high, "n_to_decide": found.n_to_decide, "flip_rate": found.flip_rate,
     }  # fmt: skip
 
 

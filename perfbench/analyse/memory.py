@@ -56,9 +56,14 @@ def over_devices(readings: pl.DataFrame, statistic: Literal["max", "median"]) ->
 def _ledger(variant: str, server: ServerInfo, peak: int | None, experiment: Experiment, models: Mapping[str, ModelInfo]) -> dict[str, int | None]:
     if variant in experiment.endpoints:
         return {}
-    model = models.get("merged" if variant == "merged" else "base")
+    kinds = {one: experiment.variations.get(one, one) for one in server.variants}
+    own = models.get(variant) if variant in experiment.variations else None
+    model = models.get("merged" if kinds[variant] == "merged" else "base")
+    adapter = models.get("adapter")
+    if own is not None:
+        model, adapter = (model, own) if own.lora_rank is not None else (own, adapter)
     weights = weights_bytes(model, str(experiment.serve_args.get("dtype", "auto")), quantised="quantization" in experiment.serve_args)
-    lora = _lora_bytes(models.get("adapter"), server, model) if {"base+lora", "adapter"} & set(server.variants) else 0
+    lora = _lora_bytes(adapter, server, model) if {"base+lora", "adapter"} & set(kinds.values()) else 0
     parts = {"weights_bytes": weights, "kv_cache_bytes": server.kv_cache_bytes, "lora_bytes": lora}
     known = [part for part in parts.values() if part is not None]
     rest = peak - sum(known) if peak is not None and len(known) == len(parts) else None

@@ -84,6 +84,7 @@ def summarise(folder: RunFolder) -> Summary:
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},
         fidelity=faithful,
+        variations=experiment.variations,
     )
 
 

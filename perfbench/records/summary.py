@@ -393,3 +393,5 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     slo: dict[str, Any] = {}
     fidelity: list[FidelitySummary] = []
     """Each merged variant against the adapter."""
+    variations: dict[str, str] = {}
+    """Variation -> the variant that it is made of."""

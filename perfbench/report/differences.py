@@ -32,12 +32,15 @@ def comparison_table(summary: Summary) -> Table:
     columns = (
         Column("Comparison", align="left"), Column("Metric", align="left"), Column("Stage", align="left"),
         Column("Difference", "right - left, with its 95 % interval"), Column("Relative", "difference over left"), Column("Verdict", align="left"),
-        Column("Pairs", "prompts that both answered"),
+        Column("From answer length", "the part of the difference that comes from answers of another length, with its 95 % interval"),
+        Column("Pairs", "prompts that both answered; parts of windows for rates, repeats for memory"),
+        Column("Would tell", "pairs that would tell with 80 % power, if difference and noise stay as they are"),
     )  # fmt: skip
     rows = tuple(
         (
             Cell(f"{one.left} → {one.right}"), Cell(metric_label(one.metric), title=metric_title(one.metric)), Cell(one.stage or formats.DASH),
-            *difference_cells(one, metric_unit(summary, one.metric)), Cell(formats.count(one.n)),
+            *difference_cells(one, metric_unit(summary, one.metric)), _length_cell(one, metric_unit(summary, one.metric)), Cell(formats.count(one.n)),
+            Cell(formats.count(one.n_to_decide)),
         )
         for one in summary.comparisons
     )  # fmt: skip
@@ -48,14 +51,31 @@ def comparison_table(summary: Summary) -> Table:
     return Table("comparisons", "Differences", caption, columns, rows)
 
 
+def _length_cell(comparison: Comparison, unit: str) -> Cell:
+    part = comparison.from_length
+    if part is None:
+        return Cell(formats.DASH)
+    low, high = (formats.signed(formats.quantity(bound, unit)) for bound in (part.ci95_low, part.ci95_high))
+    bounds = "" if part.ci95_low is None or part.ci95_high is None else formats.joined(low, high)
+    return Cell(formats.signed(formats.quantity(part.value, unit)), bounds)
+
+
+def steps_of(summary: Summary) -> list[tuple[str, str, str]]:
+    """ADAPTER_STEPS, then a step for each variation that was compared."""
+    compared = dict.fromkeys((one.left, one.right) for one in summary.comparisons if one.right in summary.variations)
+    return [*ADAPTER_STEPS, *((left, right, "variation") for left, right in compared)]
+
+
 def adapter_steps(summary: Summary, metric: str, stage: str) -> list[tuple[str, str, Comparison]]:
-    """(step, what it is, comparison) for each step from base to merged that the run compared."""
-    found = {(one.left, one.right): one for one in summary.comparisons if (one.metric, one.stage) == (metric, stage)}
-    return [(f"{left} → {right}", what, found[left, right]) for left, right, what in ADAPTER_STEPS if (left, right) in found]
+    """(step, what it is, comparison) for each step from base to merged, and each variation, that the run compared; memory is of no stage."""
+    found = {(one.left, one.right): one for one in summary.comparisons if one.metric == metric and one.stage in (stage, "")}
+    return [(f"{left} → {right}", what, found[left, right]) for left, right, what in steps_of(summary) if (left, right) in found]
 
 
 def adapter_metrics(summary: Summary, stage: str) -> list[str]:
-    """The metrics that have at least one step at this stage."""
+    """The metrics that have at least one step at this stage; none where only memory has."""
+    if not any(one.stage == stage for one in summary.comparisons):
+        return []
     return [metric for metric in dict.fromkeys(one.metric for one in summary.comparisons) if adapter_steps(summary, metric, stage)]
 
 
@@ -71,10 +91,47 @@ def adapter_tax_table(summary: Summary, stage: str) -> Table:
     )
     rows = tuple(
         (Cell(step), *(_step_cell(steps[metric].get(step), metric_unit(summary, metric)) for metric in metrics), Cell(meanings[step]))
-        for step in (f"{left} → {right}" for left, right, _ in ADAPTER_STEPS) if step in meanings
+        for step in (f"{left} → {right}" for left, right, _ in steps_of(summary)) if step in meanings
     )  # fmt: skip
     caption = "What each step adds (right minus left, paired by prompt), and whether it is for the better."
     return Table(f"adapter-tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows, details="Below each figure: its 95 % interval.")
+
+
+HEADLINE_METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s", "vram_bytes", "host_rss_bytes")
+HEADLINE_STEPS = {
+    ("base", "base+lora"): "what enabling LoRA costs", ("base+lora", "adapter"): "what using the adapter costs",
+    ("base", "adapter"): "what enabling and using cost", ("adapter", "merged"): "what merging saves",
+}  # fmt: skip
+
+
+def tax_table(summary: Summary, stage: str) -> Table:
+    """The adapter tax in a form that fits a terminal and a pull request: a row a step and metric, the interval in a column of its own."""
+    columns = (
+        Column("Step", align="left"), Column("Metric", align="left"), Column("Change"), Column("95 % interval"), Column("Relative", minor=True),
+        Column("Verdict", align="left", minor=True), Column("From answer length", "the part that comes from answers of another length", minor=True),
+        Column("What it is", align="left", prose=True, minor=True),
+    )  # fmt: skip
+    steps = [(left, right, HEADLINE_STEPS.get((left, right), what)) for left, right, what in steps_of(summary)]
+    if any((one.left, one.right) == ("base", "base+lora") for one in summary.comparisons):
+        steps = [step for step in steps if step[:2] != ("base", "adapter")]  # the sum of two that are shown
+    rows = tuple(
+        _tax_row(summary, one, what)
+        for left, right, what in steps if (left, right) in HEADLINE_STEPS or right in summary.variations
+        for metric in HEADLINE_METRICS
+        for one in summary.comparisons if (one.left, one.right, one.metric) == (left, right, metric) and one.stage in (stage, "")
+    )  # fmt: skip
+    caption = "Right minus left, paired by prompt (rates by part of the window, memory by repeat)."
+    return Table(f"tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows)
+
+
+def _tax_row(summary: Summary, one: Comparison, what: str) -> tuple[Cell, ...]:
+    unit = metric_unit(summary, one.metric)
+    difference, relative, verdict = difference_cells(one, unit)
+    length = one.from_length.value if one.from_length is not None else None
+    return (
+        Cell(f"{one.left} → {one.right}"), Cell(metric_label(one.metric), title=metric_title(one.metric)), Cell(difference.text, mark=verdict.mark),
+        Cell(difference.detail or formats.DASH), relative, Cell(verdict.text), Cell(formats.signed(formats.quantity(length, unit))), Cell(what),
+    )  # fmt: skip
 
 
 def _step_cell(comparison: Comparison | None, unit: str) -> Cell:

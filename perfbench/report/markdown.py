@@ -8,7 +8,7 @@ from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import evidence, formats, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.capacity import capacity_table
-from perfbench.report.differences import adapter_tax_table
+from perfbench.report.differences import tax_table
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.repeats import headline_stage
 from perfbench.report.tables import SYMBOLS, Cell, Table, main_table, stage_table
@@ -31,7 +31,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
         parts.append("> **This run is not valid.** The audit below says why.")
     parts.append(table_markdown(main_table(summary, manifest)))
     if headline is not None:
-        parts.append(table_markdown(adapter_tax_table(summary, headline.stage)))
+        parts.append(table_markdown(tax_table(summary, headline.stage)))
     parts.append(table_markdown(evidence.quality_table(summary)))
     parts.append(table_markdown(fidelity_table(summary)))
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))

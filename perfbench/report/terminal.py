@@ -17,7 +17,7 @@ from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import evidence, plan
 from perfbench.report.adapters import adapters_table
 from perfbench.report.capacity import capacity_table
-from perfbench.report.differences import adapter_tax_table
+from perfbench.report.differences import tax_table
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import one_line
 from perfbench.report.repeats import headline_stage
@@ -42,7 +42,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     _print_answer(summary, console)
     tables = [main_table(summary, manifest), stage_table(summary), capacity_table(summary), adapters_table(summary)]
     if headline is not None:
-        tables.append(adapter_tax_table(summary, headline.stage))
+        tables.append(tax_table(summary, headline.stage))
     tables += [fidelity_table(summary), evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
     for table in tables:
         if table.rows:

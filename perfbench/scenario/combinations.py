@@ -15,7 +15,10 @@ DEFAULT_DURATION_S = 30.0
 
 def combination_findings(scenario: Mapping[str, Any]) -> list[Finding]:
     """Findings over a scenario as plain data (a parsed file or a dumped model). Values of a wrong type are left to the models."""
-    return [*_variants(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *search_findings(scenario), *quality_findings(scenario)]
+    return [
+        *_variants(scenario), *_variations(scenario), *_adapters(scenario), *_prompts(scenario), *_stages(scenario), *search_findings(scenario),
+        *quality_findings(scenario),
+    ]  # fmt: skip
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -31,7 +34,7 @@ def _variants(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     endpoints = _mapping(scenario.get("endpoints"))
     models = _mapping(scenario.get("models"))
     has = {name: models.get(name) is not None for name in ("base", "adapter", "merged")}
-    if not variants and not endpoints:
+    if not variants and not endpoints and not _mapping(scenario.get("variations")):
         yield Finding("variants", "nothing to measure; list variants to start (base, base+lora, adapter, merged) or give `endpoints`")
     for name in sorted({name for name in variants if variants.count(name) > 1}):
         yield Finding("variants", f"`{name}` stands there twice; name each once")
@@ -47,6 +50,47 @@ def _variants(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("models.merged", "variant `merged` needs it, or `models.base` and `models.adapter` to merge")
 
 
+_KEYS_OF = {"adapter": ("base+lora", "adapter"), "adapters_in_use": ("adapter",), "merge_dtype": ("merged",)}
+"""Keys of a variation that belong to some variants only."""
+
+
+def _variations(scenario: Mapping[str, Any]) -> Iterator[Finding]:
+    """Names of their own, keys that fit what they are made of, and the models for it."""
+    models = _mapping(scenario.get("models"))
+    has = {name: models.get(name) is not None for name in ("base", "adapter", "merged")}
+    for name, value in _mapping(scenario.get("variations")).items():
+        key, variation = f"variations.{name}", _mapping(value)
+        of = variation.get("of")
+        if name in ("base", "base-lora", "adapter", "merged") or name in _mapping(scenario.get("endpoints")):
+            yield Finding(key, f"`{name}` is the name of a variant, a server or an endpoint; give the variation another one")
+        for given, owners in _KEYS_OF.items():
+            if variation.get(given) is not None and isinstance(of, str) and of not in owners:
+                yield Finding(f"{key}.{given}", f"belongs to `of: {' or '.join(owners)}`; remove it")
+        needs_adapter = of in ("base+lora", "adapter") and variation.get("adapter") is None
+        if (of in ("base", "base+lora", "adapter") and not has["base"]) or (needs_adapter and not has["adapter"]):
+            yield Finding(key, f"`of: {of}` needs `models.base`{' and `models.adapter`' if of != 'base' else ''}; add them")
+        if of == "merged" and not has["merged"] and not (has["base"] and has["adapter"]):
+            yield Finding(key, "`of: merged` needs `models.merged`, or `models.base` and `models.adapter` to merge")
+        if variation.get("merge_dtype") is not None and has["merged"]:
+            yield Finding(f"{key}.merge_dtype", "`models.merged` is merged already; remove one of them")
+        yield from _in_use(f"{key}.adapters_in_use", variation, scenario)
+
+
+def _in_use(key: str, variation: Mapping[str, Any], scenario: Mapping[str, Any]) -> Iterator[Finding]:
+    count, spread = variation.get("adapters_in_use"), _mapping(_mapping(scenario.get("load")).get("adapters"))
+    if not isinstance(count, int) or variation.get("of") != "adapter":
+        return
+    there = 1 + len(_mapping(_mapping(scenario.get("models")).get("adapters")))
+    if not spread:
+        yield Finding(key, "says over how many adapters requests are spread; say how in `load.adapters`")
+    elif spread.get("spread") == "weighted":
+        yield Finding(key, "weights name all adapters; spread over some of them uniformly or by zipf")
+    if count > there:
+        yield Finding(key, f"the scenario has {there} adapters (`models.adapter` and `models.adapters`); add more, or use fewer")
+    if variation.get("adapter") is not None:
+        yield Finding(key, "`adapter` is alone on its server; remove one of them")
+
+
 def _adapters(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     models, spread = _mapping(scenario.get("models")), _mapping(_mapping(scenario.get("load")).get("adapters"))
     further = [str(name) for name in _mapping(models.get("adapters"))]
@@ -57,7 +101,8 @@ def _adapters(scenario: Mapping[str, Any]) -> Iterator[Finding]:
     kind = spread.get("spread")
     if kind is None:
         return
-    if "adapter" not in _list(scenario.get("variants")) or not further:
+    served = [*_list(scenario.get("variants")), *(_mapping(value).get("of") for value in _mapping(scenario.get("variations")).values())]
+    if "adapter" not in served or not further:
         yield Finding("load.adapters", "spreads the requests of variant `adapter` over `models.adapters`; add both, or remove it")
     for name, owner in (("exponent", "zipf"), ("weights", "weighted")):
         if (spread.get(name) is not None) != (kind == owner):

@@ -18,9 +18,9 @@ from perfbench.scenario.references import ModelRef
 from perfbench.scenario.search import Search, in_full
 from perfbench.scenario.strict import URL, Name, NotNegative, Positive, Scalar, Strict
 from perfbench.scenario.trace import Trace
+from perfbench.scenario.variation import MergeDtype, VariantName, Variation, with_dashes
 from perfbench.scenario.workload import AdapterSpread, MixturePart, PromptSource, ResponseFormat
 
-VariantName = Literal["base", "base+lora", "adapter", "merged"]
 Arrival = Literal["closed", "constant", "poisson", "gamma", "ramp", "step", "spike", "sine", "trace"]
 
 
@@ -35,7 +35,7 @@ class Models(Strict):
     """Further adapters of `base`, hosted beside `adapter` by the same server under these names; `load.adapters` spreads requests over all."""
     merged: ModelRef | None = None
     """An already merged model. Without it, perfbench merges `adapter` into `base` with PEFT."""
-    merge_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    merge_dtype: MergeDtype = "bfloat16"
     """Of the merged weights; the sum itself is taken in float32."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless said here."""
@@ -50,12 +50,6 @@ class Endpoint(Strict):
     """The name it serves the model by."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key. The key itself never stands in a file."""
-
-
-def _flag_name(key: str) -> str:
-    """`max_model_len` -> `max-model-len`; what follows a dot is a field of a JSON argument and keeps its underscores."""
-    flag, dot, field = key.lstrip("-").partition(".")
-    return flag.replace("_", "-") + dot + field
 
 
 class Serve(Strict):
@@ -73,7 +67,7 @@ class Serve(Strict):
     @field_validator("args", mode="after")
     @classmethod
     def _with_dashes(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
-        return {_flag_name(key): item for key, item in value.items()}
+        return with_dashes(value)
 
 
 class Prompt(Strict):
@@ -247,6 +241,8 @@ class Scenario(Strict):
     """What is served."""
     variants: tuple[VariantName, ...] = ()
     """Which ways of serving to start and measure."""
+    variations: dict[Name, Variation] = {}
+    """Further variants to start and measure: one of those above with something changed (a sweep over ranks, adapters in use, merge types)."""
     endpoints: dict[Name, Endpoint] = {}
     """Running servers to measure, each a variant by its own name."""
     serve: Serve = Serve()
@@ -269,7 +265,12 @@ class Scenario(Strict):
     @property
     def variant_names(self) -> tuple[str, ...]:
         """All variants of the run in the order of the file: those we start, then endpoints."""
-        return (*self.variants, *self.endpoints)
+        return (*self.variants, *self.variations, *self.endpoints)
+
+    @property
+    def kinds(self) -> dict[str, VariantName]:
+        """Which way of serving each variant that we start is; empty where there are endpoints only."""
+        return {**{variant: variant for variant in self.variants}, **{name: variation.of for name, variation in self.variations.items()}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -13,12 +13,13 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perfbench.errors import Finding
 from perfbench.scenario.model import Serve
 from perfbench.scenario.strict import Scalar
+from perfbench.scenario.variation import Variation
 from perfbench.variants import ServerPlan
 
 HOST = "127.0.0.1"
@@ -81,6 +82,7 @@ def server_command(plan: ServerPlan, serve: Serve, *, port: int, trust_remote_co
     """
     if plan.model_path is None:
         raise ValueError(f"{plan.name} is an endpoint: it is not started")
+    serve = serve.model_copy(update={"args": {**serve.args, **plan.args}})
     # -P: the current folder must not come before the installed packages.
     argv = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", str(plan.model_path)]
     argv += ["--served-model-name", _base_name(plan), "--host", HOST, "--port", str(port)]
@@ -99,7 +101,7 @@ def server_command(plan: ServerPlan, serve: Serve, *, port: int, trust_remote_co
 
 
 def _base_name(plan: ServerPlan) -> str:
-    return "merged" if plan.name == "merged" else "base"
+    return "merged" if "merged" in plan.served_names.values() else "base"
 
 
 def _flag(key: str, value: Scalar) -> list[str]:
@@ -134,14 +136,15 @@ def shell_line(command: ServerCommand) -> str:
     return shlex.join(["env", *unset, *(f"{name}={value}" for name, value in command.env.items()), *command.argv])
 
 
-def serve_findings(serve: Serve) -> list[Finding]:
-    """Arguments and variables of a scenario's `serve` that perfbench sets itself, or that would put a key into a file."""
-    return [*_argument_findings(serve), *_environment_findings(serve)]
+def serve_findings(serve: Serve, variations: Mapping[str, Variation] | None = None) -> list[Finding]:
+    """Arguments and variables of a scenario's `serve`, and arguments of its variations, that perfbench sets itself, or that would put a key into a file."""
+    own = [finding for name, one in (variations or {}).items() for finding in _argument_findings(f"variations.{name}.args", one.args)]
+    return [*_argument_findings("serve.args", serve.args), *own, *_environment_findings(serve)]
 
 
-def _argument_findings(serve: Serve) -> Iterator[Finding]:
-    for key, value in serve.args.items():
-        where = f"serve.args.{key}"
+def _argument_findings(block: str, args: Mapping[str, Scalar]) -> Iterator[Finding]:
+    for key, value in args.items():
+        where = f"{block}.{key}"
         if not _FLAG.fullmatch(key):
             yield Finding(where, "expected one of vLLM's flags without its dashes, as in `max-model-len: 2048`")
         elif (refused := _refused_as(key)) is not None:

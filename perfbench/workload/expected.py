@@ -92,7 +92,7 @@ def _of_source(scenario: Scenario, source: PromptSource, key: str, count: int) -
 
 def _counted(scenario: Scenario, data: Data, count: int) -> list[int]:
     served = scenario.models.base or scenario.models.merged
-    if not scenario.variants or served is None:
+    if not scenario.kinds or served is None:
         raise _cannot("the prompts of an endpoint are counted by its own tokenizer, which is not asked")
     renderer = Renderer(scenario.prompt)
     rows = _sample(read_rows(data.path, data.limit, data.columns), count)

@@ -76,7 +76,7 @@ def tokens_for(named: ModelRef | None, scenario: Scenario) -> PromptTokens:
     if named is not None:
         return LocalTokens(Path(named.path) if named.path is not None else resolve_model(named), template)
     served = scenario.models.base or scenario.models.merged
-    if scenario.variants and served is not None:
+    if scenario.kinds and served is not None:
         return LocalTokens(resolve_model(served), template)
     endpoint = next(iter(scenario.endpoints.values()))
     return ServerTokens(endpoint.url, endpoint.model, endpoint.api_key_env)

@@ -67,7 +67,7 @@ def _natural(stage: Stage) -> bool:
 def _context_tokens(stage: Stage, key: str, scenario: Scenario) -> int | None:
     """What the scenario says of the context, or None."""
     assert stage.trace is not None
-    if stage.trace.context_tokens is not None or not scenario.variants:
+    if stage.trace.context_tokens is not None or not scenario.kinds:
         return stage.trace.context_tokens
     given = scenario.serve.args.get("max-model-len")
     if given is None or (isinstance(given, int) and not isinstance(given, bool)):

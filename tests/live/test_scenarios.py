@@ -65,7 +65,7 @@ def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
     variant = scenario.variants[-1]
     load = scenario.load.model_copy(update={"adapters": None})
     quality = None if scenario.quality is None else scenario.quality.model_copy(update={"data": scenario.quality.data.model_copy(update={"limit": 8})})
-    return scenario.model_copy(update={"variants": (), "endpoints": {variant: served[variant]}, "load": load, "quality": quality})
+    return scenario.model_copy(update={"variants": (), "variations": {}, "endpoints": {variant: served[variant]}, "load": load, "quality": quality})
 
 
 @pytest.mark.parametrize("path", scenario_files(), ids=lambda path: path.stem)

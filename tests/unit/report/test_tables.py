@@ -104,7 +104,7 @@ def test_a_comparison_without_figures_is_dashes(summary: Summary) -> None:
         left="base", right="adapter", metric="ttft_s", stage="s", difference=None, ci95_low=None, ci95_high=None, relative=None, n=0, verdict="cannot tell"
     )
     row = differences.comparison_table(msgspec.structs.replace(summary, comparisons=[one])).rows[0]
-    assert [cell.text for cell in row] == ["base → adapter", "TTFT", "s", "—", "—", "cannot tell", "0"]
+    assert [cell.text for cell in row] == ["base → adapter", "TTFT", "s", "—", "—", "cannot tell", "—", "0", "—"]
 
 
 def test_memory_table_shows_the_ledger_and_who_shares_a_server(summary: Summary) -> None:

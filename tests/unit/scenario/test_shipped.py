@@ -25,7 +25,7 @@ def scenario_files() -> list[Path]:
 def demo_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for what `perfbench demo` makes: reading a scenario asks only whether they are there, and which columns rows have."""
     demo = tmp_path / "demo"
-    for name in ("base", "adapter", "merged"):
+    for name in ("base", "adapter", "adapter-rank-16", "adapter-rank-64", "merged"):
         (demo / name).mkdir(parents=True)
     row = json.dumps({"id": "1", "command": "turn on the light", "expected": {"intent": "HassTurnOn"}})
     for name in ("load", "heldout", "train"):
