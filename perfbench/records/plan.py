@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from perfbench.records.summary import Estimate
+from perfbench.records.estimate import Estimate
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
