@@ -65,7 +65,7 @@ def stage_results(trials: Sequence[AnalysedTrial], experiment: Experiment) -> li
     """Usable trials of one variant, pooled by stage, in the scenario's order; of natural length only, where such stages exist."""
     natural = {name for name, stage in experiment.stages.items() if stage.output.fixed is None and stage.output.trace != "fixed"}
     order = list(experiment.stages)
-    chosen = [trial for trial in trials if trial.usable and (trial.plan.stage in natural or not natural)]
+    chosen = [trial for trial in trials if trial.usable and trial.plan.search is None and (trial.plan.stage in natural or not natural)]
     chosen.sort(key=lambda trial: order.index(trial.plan.stage))
     return [_pooled(stage, list(group), experiment) for stage, group in groupby(chosen, key=lambda trial: trial.plan.stage)]
 
