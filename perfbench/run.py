@@ -143,10 +143,10 @@ def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[s
             _check_answers(run, servers, contaminated)
             by_variant = {variant: server for server in servers for variant in server.plan.variants}
             for trial in visit.trials:
-                progress.phase(f"load {trial.trial}")
-                _drive(run, trial, by_variant[trial.variant], load)
+                progress.phase(f"load {trial.trial} ({len(folder.finished('trial_finished')) + 1} of {len(run.prepared.trials)})")
+                _drive(run, trial, by_variant[trial.variant], load, sampler)
             for search in visit.searches:
-                _search(run, search, by_variant[search.variant], load)
+                _search(run, search, by_variant[search.variant], load, sampler)
             for server in servers:
                 sampler.remove_target(server.plan.name)
             progress.phase(f"stop {names}")
@@ -168,15 +168,17 @@ def _check_answers(run: _Run, servers: Sequence[RunningServer], contaminated: fr
             check_fidelity(run.folder, run.prepared, server, variant, lambda done, of: run.progress.update(completed=done, total=of))
 
 
-def _search(run: _Run, search: SearchPlan, server: RunningServer, load: LoadProcess) -> None:
+def _search(run: _Run, search: SearchPlan, server: RunningServer, load: LoadProcess, sampler: Sampler) -> None:
     """Trials that are decided on as they go, until the answer is there: each ends as soon as it is clear whether its load meets the SLO."""
     while (probe := next_probe(run.folder, run.prepared.scenario, search)) is not None:
         write_probe(run.folder, run.prepared.scenario, probe)
         run.progress.phase(f"search {probe.trial}: {describe(probe)}")
-        _drive(run, probe, server, load, ProbeWatch(probe, run.prepared.scenario))
+        _drive(run, probe, server, load, sampler, ProbeWatch(probe, run.prepared.scenario))
 
 
-def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess, watch: ProbeWatch | None = None) -> None:
+def _drive(
+    run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess, sampler: Sampler, watch: ProbeWatch | None = None
+) -> None:
     """One trial: its requests are written, driven and recorded; then the journal says so. A watched one ends when enough is known."""
     folder, scenario = run.folder, run.prepared.scenario
     # A cache salt of its own keeps a trial's prompts out of the prefix cache that an earlier trial has filled. It is vLLM's field.
@@ -187,8 +189,9 @@ def _drive(run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess
 
     def show(report: Progress) -> None:
         detail = trial_detail(
-            ok=report.ok, failed=report.failed, in_flight=report.in_flight, ttft_p50_s=report.ttft_p50_s, ttft_p95_s=report.ttft_p95_s
-        )
+            ok=report.ok, failed=report.failed, in_flight=report.in_flight, elapsed_s=report.elapsed_s,
+            ttft_p50_s=report.ttft_p50_s, ttft_p95_s=report.ttft_p95_s, memory=sampler.latest().get(server.plan.name, {}),
+        )  # fmt: skip
         run.progress.update(detail, completed=report.elapsed_s, total=report.length_s)
         if watch is not None and (end := watch.ends(report)) is not None:
             load.cancel(drain=end == "drain")

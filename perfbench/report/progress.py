@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from perfbench.report.formats import one_line, seconds
+from perfbench.report.formats import gib, one_line, seconds
 
 PLAIN_INTERVAL_S = 15.0
 """Outside a terminal a phase says where it is at most this often."""
@@ -82,8 +83,12 @@ class RunProgress:
 
 
 def trial_detail(
-    *, ok: int, failed: int, in_flight: int, ttft_p50_s: float | None, ttft_p95_s: float | None, memory_bytes: int | None = None
+    *, ok: int, failed: int, in_flight: int, elapsed_s: float, ttft_p50_s: float | None, ttft_p95_s: float | None, memory: Mapping[str, float]
 ) -> str:
-    """The words of a running trial: `96 ok, 0 failed, 4 in flight, TTFT p50 153 ms p95 420 ms`."""
-    memory = "" if memory_bytes is None else f", memory {memory_bytes / 2**30:.1f} GiB"
-    return f"{ok:,} ok, {failed:,} failed, {in_flight:,} in flight, TTFT p50 {seconds(ttft_p50_s)} p95 {seconds(ttft_p95_s)}{memory}"
+    """The words of a running trial: `96 ok (4.8/s), 0 failed, 4 in flight, TTFT p50 153 ms p95 420 ms, host 3.1 GiB`.
+
+    `memory` holds the newest readings of the trial's server by name; of a GPU's memory and the host's, the GPU's is told.
+    """
+    rate = f" ({ok / elapsed_s:.1f}/s)" if elapsed_s > 0 else ""
+    held = next((f", {where} {gib(memory[name])}" for name, where in (("vram_bytes", "GPU"), ("host_rss_bytes", "host")) if memory.get(name)), "")
+    return f"{ok:,} ok{rate}, {failed:,} failed, {in_flight:,} in flight, TTFT p50 {seconds(ttft_p50_s)} p95 {seconds(ttft_p95_s)}{held}"

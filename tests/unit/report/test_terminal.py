@@ -121,5 +121,9 @@ def test_quiet_says_nothing() -> None:
 
 
 def test_the_words_of_a_running_trial() -> None:
-    words = trial_detail(ok=1096, failed=2, in_flight=4, ttft_p50_s=0.153, ttft_p95_s=None, memory_bytes=3 * 2**30)
-    assert words == "1,096 ok, 2 failed, 4 in flight, TTFT p50 153 ms p95 —, memory 3.0 GiB"
+    memory = {"host_rss_bytes": 3.0 * 2**30, "vram_bytes": 40.0 * 2**30}
+    counts = {"ok": 1096, "failed": 2, "in_flight": 4, "elapsed_s": 10.0, "ttft_p50_s": 0.153, "ttft_p95_s": None}
+    assert trial_detail(**counts, memory=memory) == "1,096 ok (109.6/s), 2 failed, 4 in flight, TTFT p50 153 ms p95 —, GPU 40.0 GiB"
+    del memory["vram_bytes"]
+    assert trial_detail(**counts, memory=memory).endswith(", host 3.00 GiB")
+    assert trial_detail(**{**counts, "elapsed_s": 0.0}, memory={}) == "1,096 ok, 2 failed, 4 in flight, TTFT p50 153 ms p95 —"
