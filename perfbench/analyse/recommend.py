@@ -127,8 +127,12 @@ def _sentence(one: Comparison) -> str:
         return f"{what} {relative}, too few requests for an interval"
     if one.relative is not None and one.difference:
         low, high = (end / one.difference * one.relative for end in (one.ci95_low, one.ci95_high))
-        return f"{what} {relative} (95% interval {low:+.1%} to {high:+.1%}): {one.verdict}"
-    return f"{what} {relative} (95% interval {one.ci95_low:+.3g} to {one.ci95_high:+.3g}): {one.verdict}"
+        return f"{what} {relative} (95% interval {low:+.1%} to {high:+.1%}): {_told(one)}"
+    return f"{what} {relative} (95% interval {one.ci95_low:+.3g} to {one.ci95_high:+.3g}): {_told(one)}"
+
+
+def _told(one: Comparison) -> str:
+    return one.verdict if one.n_to_decide is None else f"{one.verdict}; about {one.n_to_decide:,} pairs would tell, it had {one.n:,}"
 
 
 def _money(value: float | None, currency: str) -> str:
