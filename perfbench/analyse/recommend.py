@@ -42,7 +42,7 @@ def recommend(
         only = f"{left[0]} is the only fine-tuned variant that {'was measured' if len(present) == 1 else 'is left'}"
         return Recommendation(serve=left[0], reasons=[*reasons, only])
     serve, more = _choose(variants, comparisons, at_slo)
-    reasons += [f"merged weights against the adapter: {one.verdict} ({one.reason})" for one in fidelity if one.right in FINE_TUNED]
+    reasons += [f"merged weights against the adapter: {one.verdict} ({one.reason})" for one in fidelity if one.right in FINE_TUNED and one.metric is not None]
     return Recommendation(serve=serve, reasons=[*more, *reasons])
 
 
