@@ -23,9 +23,10 @@ typedef struct {
     size_t sent_of_payload;   /* of the step's payload: handed to the kernel */
     size_t *cuts, cut_count, cut_room, cut_at;
     size_t *marks, mark_count, mark_room, mark_at; /* payload offsets after the last byte of each content event */
-    i64 received_ns, begun_ns, due_ns; /* whole request here; a slot is free; when the last content was due */
+    i64 arrived_ns, received_ns, begun_ns, due_ns; /* kernel's stamp of the request; whole request here; a slot is free; when the last content was due */
     i64 *before, *after; /* each content event: right before and right after the write with its last byte */
     int stamp_count, stamp_room;
+    SSL *tls; /* NULL without TLS */
     char id[200], *body; /* the request's body, kept where it asks for `log_body` */
     Script script;
 } Conn;
@@ -83,6 +84,7 @@ static double default_ttft_ms = 20, default_gap_ms = 5; /* of requests without a
 
 static void read_script(Script *s, const char *path, const char *body) {
     const char *truth = value_of(body, "truth");
+    if (!truth) truth = getenv("TRUTH_SCRIPT");
     double role_ms = number_of(truth, "role_ms", -1);
     memset(s, 0, sizeof *s);
     s->ttft_ns = (i64)(number_of(truth, "ttft_ms", default_ttft_ms) * 1e6);

@@ -22,9 +22,14 @@
  * `at`: the fault strikes after so many content chunks. Headers are sent when the request is whole; content chunk k at received + ttft + k * gap,
  * absolute, so that delays do not add up (received: when a slot was free). `half`, `utf8` and `byte` cut writes, `chunk` cuts an event over two HTTP chunks.
  *
+ * A body without "truth" is answered by the script in the environment variable TRUTH_SCRIPT, in the same form: other clients than ours cannot send one.
+ * TLS: see truth_tls.h.
+ *
  * With "log_body": 1 the log's line holds the request's body, which must have no line end in it.
- * LOG gets one JSON line an answer: {"id", "received_ns", "chunks": [ns...], "written": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC; chunks[k]
- * is taken right before the write that holds the last byte of content event k (of its blank line), written[k] right after it. Text of token k: token_text in truth_answer.h.
+ * LOG gets one JSON line an answer: {"id", "arrived_ns", "received_ns", "chunks": [ns...], "written": [ns...], "end_ns", "connection"}, CLOCK_MONOTONIC;
+ * arrived_ns is the kernel's stamp of the request's last segment (0 where it gives none), received_ns is taken when it has been read; chunks[k] is taken
+ * right before the write that holds the last byte of content event k (of its blank line), written[k] right after it. Text of token k: token_text in
+ * truth_answer.h.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -43,6 +48,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "truth_tls.h"
 #include "truth_answer.h"
 
 typedef struct {
@@ -123,11 +129,12 @@ static void close_conn(Conn *c) {
     conns[c->fd] = NULL;
     running -= c->busy;
     leave_slot(c);
+    if (c->tls) tls_free(c->tls);
     free(c->in.data); free(c->payload.data); free(c->unsent.data); free(c->cuts); free(c->marks); free(c->before); free(c->after); free(c->body); free(c);
 }
 
 static void log_answer(Conn *c) {
-    fprintf(log_file, "{\"id\":\"%s\",\"received_ns\":%lld,\"connection\":%d,\"chunks\":[", c->id, c->received_ns, c->serial);
+    fprintf(log_file, "{\"id\":\"%s\",\"arrived_ns\":%lld,\"received_ns\":%lld,\"connection\":%d,\"chunks\":[", c->id, c->arrived_ns, c->received_ns, c->serial);
     for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->before[k]);
     fprintf(log_file, "],\"written\":[");
     for (int k = 0; k < c->stamp_count; k++) fprintf(log_file, k ? ",%lld" : "%lld", c->after[k]);
@@ -136,8 +143,8 @@ static void log_answer(Conn *c) {
     fflush(log_file);
 }
 
-/* Hand over bytes; what the kernel does not take is kept until it can be written. Returns 0 when the connection is gone. */
-static int put(Conn *c, const char *data, size_t size) {
+/* Hand over bytes as they are; what the kernel does not take is kept until it can be written. Returns 0 when the connection is gone. */
+static int put_raw(Conn *c, const char *data, size_t size) {
     ssize_t sent = c->unsent.size ? 0 : send(c->fd, data, size, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) return 0;
     if (sent < 0) sent = 0;
@@ -147,6 +154,16 @@ static int put(Conn *c, const char *data, size_t size) {
         epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
     }
     return 1;
+}
+
+/* The same, encrypted where the connection is. Also hands over what TLS itself has to say. */
+static int put(Conn *c, const char *data, size_t size) {
+    if (!c->tls) return put_raw(c, data, size);
+    tls_encrypt(c->tls, data, size);
+    size_t ready = tls_records(c->tls, &data);
+    int there = ready ? put_raw(c, data, ready) : 1;
+    tls_written(c->tls);
+    return there;
 }
 
 static i64 step_time(Conn *c) {
@@ -333,16 +350,48 @@ static void take_request(Conn *c) {
     free(body);
 }
 
+/* CLOCK_MONOTONIC minus CLOCK_REALTIME, by the narrowest of three readings of one between two of the other. */
+static i64 realtime_offset(void) {
+    i64 best_width = -1, offset = 0;
+    for (int k = 0; k < 3; k++) {
+        struct timespec t;
+        i64 before = now_ns();
+        clock_gettime(CLOCK_REALTIME, &t);
+        i64 after = now_ns();
+        if (best_width < 0 || after - before < best_width) { best_width = after - before; offset = (before + after) / 2 - (t.tv_sec * 1000000000LL + t.tv_nsec); }
+    }
+    return offset;
+}
+
+/* Read, and note when the kernel received the last of it. */
+static ssize_t receive(Conn *c, char *piece, size_t room) {
+    char control[CMSG_SPACE(sizeof(struct timespec))] __attribute__((aligned(8)));
+    struct iovec where = {piece, room};
+    struct msghdr message = {.msg_iov = &where, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t size = recvmsg(c->fd, &message, 0);
+    struct cmsghdr *found = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (found && found->cmsg_level == SOL_SOCKET && found->cmsg_type == SCM_TIMESTAMPNS) {
+        struct timespec t;
+        memcpy(&t, CMSG_DATA(found), sizeof t);
+        c->arrived_ns = t.tv_sec * 1000000000LL + t.tv_nsec + realtime_offset();
+    }
+    return size;
+}
+
 static void on_readable(Conn *c) {
     static char piece[1 << 16];
-    ssize_t size = recv(c->fd, piece, sizeof piece, 0);
+    ssize_t size = receive(c, piece, sizeof piece);
     if (size < 0 && errno == EAGAIN) return;
     if (size <= 0) {
         if (c->busy && !is(c->script.fault, "hang") && !is(c->script.fault, "stall") && !is(c->script.fault, "garbage") && !is(c->script.fault, "bad_chunk")) log_answer(c);
         close_conn(c);
         return;
     }
-    add(&c->in, piece, size);
+    if (c->tls) {
+        tls_receive(c->tls, piece, size);
+        while ((size = tls_decrypt(c->tls, piece, sizeof piece)) > 0) add(&c->in, piece, size);
+        if (!put(c, NULL, 0)) { close_conn(c); return; }
+    } else add(&c->in, piece, size);
     take_request(c);
 }
 
@@ -361,7 +410,9 @@ static void on_connect(int listener) {
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         if (fd >= (int)(sizeof conns / sizeof *conns)) { close(fd); continue; }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
         conns[fd] = calloc(1, sizeof(Conn));
+        conns[fd]->tls = tls_new();
         conns[fd]->fd = fd;
         conns[fd]->serial = serials++;
         conns[fd]->generation = conns[fd]->serial * 1024; /* what was due on an earlier connection with this number is not for this one */
@@ -426,6 +477,7 @@ int main(int argc, char **argv) {
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
+    tls_start();
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     prctl(PR_SET_TIMERSLACK, 1000);
     if (!(log_file = fopen(argv[2], "w"))) { perror(argv[2]); return 1; }
