@@ -6,9 +6,10 @@ from pathlib import Path
 
 from benchmarks.load.measure import Client
 from benchmarks.load.ours import Floor, Perfbench
-from benchmarks.load.peers import VllmBench
+from benchmarks.load.peers import AiPerf, EvalScope, GuideLlm, InferencePerf, VllmBench
 
-CLIENTS = ("perfbench", "floor", "vllm")
+_PEERS = {"guidellm": GuideLlm, "aiperf": AiPerf, "evalscope": EvalScope, "inference-perf": InferencePerf}
+CLIENTS = ("perfbench", "floor", "vllm", *_PEERS)
 
 
 def make(name: str, binaries: Path, peers: Path | None, tokenizer: Path) -> Client | None:
@@ -19,5 +20,8 @@ def make(name: str, binaries: Path, peers: Path | None, tokenizer: Path) -> Clie
         return Floor(binaries)
     if name == "vllm":
         return VllmBench(tokenizer)
-    print(f"{name}: left out: not in {peers}", flush=True)
-    return None
+    program = (peers or Path()) / name / "bin" / name
+    if peers is None or not program.is_file():
+        print(f"{name}: left out: {program if peers else '--peers'} is missing; python -m benchmarks.load.install FOLDER makes it", flush=True)
+        return None
+    return _PEERS[name](program.resolve(strict=False), tokenizer)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from benchmarks.load.measure import BenchmarkError, Level, Reading
 from benchmarks.load.truth import CLIENT_CORE, PATH, Truth
 
 _FINISH_TIMEOUT_S = 120.0
 _LOG_LINES = 8
+_RESPONSE_ID = re.compile(rb"anonymous-\d+")
+"""What the server answers with, where a request has no id."""
 
 
 class RunningCommand:
@@ -49,8 +57,6 @@ class RunningCommand:
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:
-    import psutil
-
     children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     psutil.wait_procs(children, timeout=3)
@@ -111,6 +117,130 @@ def _json(path: Path) -> Any:
 
 
 def _offline() -> dict[str, str]:
-    import os
-
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "NO_COLOR": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+class GuideLlm:
+    """guidellm. Its report names the id of each response, which the server made. It keeps no time of each token, so it has no gaps to compare."""
+
+    name = "guidellm"
+
+    def __init__(self, program: Path, tokenizer: Path) -> None:
+        self._program = program
+        self._tokenizer = tokenizer
+
+    def start(self, level: Level, truth: Truth, folder: Path) -> RunningCommand:
+        report = folder / "guidellm.json"
+        profile = f"kind=concurrent,streams={level.streams}" if level.streams else f"kind=poisson,rate={level.rate_per_s}"
+        command = [
+            str(self._program), "run", "--backend", f"kind=openai_http,target={truth.url},model=truth,request_format={PATH}",
+            "--profile", profile, "--constraint", f"kind=max_duration,seconds={level.seconds:.0f}", "--tokenizer", f"kind=hf_auto,model={self._tokenizer}",
+            "--data", f"kind=synthetic_text,prompt_tokens=16,output_tokens={level.script.tokens}", "--output", f"kind=json,path={report}", "--disable-console",
+        ]  # fmt: skip
+        return RunningCommand(self.name, command, folder, lambda: self._read(report), _offline())
+
+    @staticmethod
+    def _read(path: Path) -> list[Reading]:
+        found = []
+        for request in _json(path)["benchmarks"][0]["requests"]["successful"]:
+            times = request["info"]["timings"]
+            ttft_ns = (times["first_token_iteration"] - times["request_start"]) * 1e9
+            found.append(Reading(id=request["response_id"], ttft_ns=ttft_ns, gaps_ns=None))
+        return found
+
+
+class AiPerf:
+    """aiperf. It sends `X-Request-Id` and writes it beside every TTFT and every gap."""
+
+    name = "aiperf"
+
+    def __init__(self, program: Path, tokenizer: Path) -> None:
+        self._program = program
+        self._tokenizer = tokenizer
+
+    def start(self, level: Level, truth: Truth, folder: Path) -> RunningCommand:
+        pace = ["--concurrency", str(level.streams)] if level.streams else ["--request-rate", str(level.rate_per_s), "--arrival-pattern", "poisson"]
+        command = [
+            str(self._program), "profile", "--model", "truth", "--url", truth.url, "--endpoint-type", "completions", "--streaming",
+            "--tokenizer", str(self._tokenizer), "--isl", "16", "--isl-stddev", "0", "--osl", str(level.script.tokens), "--num-dataset-entries", "64",
+            "--benchmark-duration", f"{level.seconds:.0f}", *pace, "--ui", "none", "--artifact-dir", str(folder / "aiperf"),
+        ]  # fmt: skip
+        return RunningCommand(self.name, command, folder, lambda: self._read(folder / "aiperf"), _offline())
+
+    @staticmethod
+    def _read(folder: Path) -> list[Reading]:
+        found = []
+        for record in map(msgspec.json.decode, next(folder.rglob("profile_export.jsonl")).read_bytes().splitlines()):
+            metrics = record["metrics"]
+            if record.get("error") is None and "time_to_first_token" in metrics:
+                gaps_ns = [gap * 1e6 for gap in metrics["inter_chunk_latency"]["value"]]
+                found.append(Reading(id=record["metadata"]["x_request_id"], ttft_ns=metrics["time_to_first_token"]["value"] * 1e6, gaps_ns=gaps_ns))
+        return found
+
+
+class EvalScope:
+    """evalscope perf. Its SQLite file holds every response as it came, with the id that the server made, beside TTFT and gaps."""
+
+    name = "evalscope perf"
+
+    def __init__(self, program: Path, tokenizer: Path) -> None:
+        self._program = program
+        self._tokenizer = tokenizer
+
+    def start(self, level: Level, truth: Truth, folder: Path) -> RunningCommand:
+        pace = ["--parallel", str(level.streams)] if level.streams else ["--rate", str(level.rate_per_s), "--open-loop"]
+        command = [
+            str(self._program), "perf", "--model", "truth", "--url", f"{truth.url}{PATH}", "--api", "openai", "--tokenizer-path", str(self._tokenizer),
+            "--dataset", "random", "--min-prompt-length", "16", "--max-prompt-length", "16", "--max-tokens", str(level.script.tokens),
+            "--number", str(_requests(level)), *pace, "--outputs-dir", str(folder / "evalscope"), "--no-timestamp", "--no-test-connection",
+        ]  # fmt: skip
+        return RunningCommand(self.name, command, folder, lambda: self._read(folder / "evalscope"), _offline())
+
+    @staticmethod
+    def _read(folder: Path) -> list[Reading]:
+        columns = "response_messages, first_chunk_latency, inter_token_latencies"
+        with contextlib.closing(sqlite3.connect(next(folder.rglob("*.db")))) as database:
+            rows = database.execute(f"SELECT {columns} FROM result WHERE success").fetchall()
+        found = []
+        for messages, ttft_s, gaps in rows:
+            response_id = _RESPONSE_ID.search(base64.b64decode(messages))  # pickled; the id stands in it as it is
+            if response_id is None:
+                raise BenchmarkError("evalscope perf: its database holds a response without the server's id")
+            found.append(Reading(id=response_id[0].decode(), ttft_ns=ttft_s * 1e9, gaps_ns=[gap * 1e9 for gap in msgspec.json.decode(gaps)]))
+        return found
+
+
+class InferencePerf:
+    """inference-perf. Its report holds every response with its chunks, the server's id among them, and the time of every token."""
+
+    name = "inference-perf"
+
+    def __init__(self, program: Path, tokenizer: Path) -> None:
+        self._program = program
+        self._tokenizer = tokenizer
+
+    def start(self, level: Level, truth: Truth, folder: Path) -> RunningCommand:
+        lengths = {"min": 16, "max": 16, "mean": 16, "std_dev": 0, "total_count": 1000}
+        tokens = level.script.tokens
+        stage = {"num_requests": _requests(level), "concurrency_level": level.streams}
+        if not level.streams:
+            stage = {"rate": level.rate_per_s, "duration": round(level.seconds)}
+        config = {
+            "api": {"type": "completion", "streaming": True},
+            "data": {"type": "random", "input_distribution": lengths, "output_distribution": {**lengths, "min": tokens, "max": tokens, "mean": tokens}},
+            "load": {"type": "concurrent" if level.streams else "poisson", "stages": [stage], "num_workers": 1, "worker_max_concurrency": 4096},
+            "server": {"type": "vllm", "model_name": "truth", "base_url": truth.url, "ignore_eos": True},
+            "tokenizer": {"pretrained_model_name_or_path": str(self._tokenizer)},
+            "report": {"request_lifecycle": {"summary": False, "per_stage": False, "per_request": True}},
+            "storage": {"local_storage": {"path": str(folder / "inference-perf")}},
+        }
+        (folder / "config.yml").write_bytes(msgspec.json.encode(config))  # JSON is YAML
+        command = [str(self._program), "--config_file", str(folder / "config.yml")]
+        return RunningCommand(self.name, command, folder, lambda: self._read(folder / "inference-perf"), _offline())
+
+    @staticmethod
+    def _read(folder: Path) -> list[Reading]:
+        found = []
+        for request in _json(next(folder.rglob("per_request_lifecycle_metrics.json"))):
+            print(request)
+        return found

@@ -33,7 +33,7 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Resident memory of the tree. Pages of files and shared memory are counted once, in the process that has most of them: else ten workers count ten pythons."""
+    """Resident memory of the tree. Pages of files and shared memory count once, in the process that has most: else ten workers were ten pythons."""
     own, shared = 0, 0
     for one in tree(pid):
         with contextlib.suppress(OSError):

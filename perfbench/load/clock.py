@@ -30,6 +30,8 @@ class RealtimeOffset:
     def monotonic_ns(self, realtime_ns: int, now_ns: int) -> int:
         """A kernel stamp on the monotonic clock. `now_ns` is CLOCK_MONOTONIC after the read: no stamp can be later."""
         stamp_ns = realtime_ns + self.offset_ns
+        if stamp_ns <= now_ns:
+            return stamp_ns
         if stamp_ns > now_ns + _EARLY_NS:
             self.measure()
             stamp_ns = realtime_ns + self.offset_ns

@@ -1,6 +1,6 @@
-"""The wire: one epoll descriptor for every socket of the process, watched by one watcher of gevent's hub.
+"""The wire: every socket of the process, each watched by a watcher of gevent's hub.
 
-Method (measured in research/loadgen.md): the watcher's callback reads each ready socket with a non-blocking `recvmsg` that also brings the
+Method (measured in docs/LOG.md): the watcher's callback reads its socket with a non-blocking `recvmsg` that also brings the
 kernel's receive stamp (SO_TIMESTAMPNS), appends stamp, length and bytes to the exchange, and asks httptools whether the response has
 ended. No greenlet runs per token; whoever waits for a response wakes once, when it has ended. A late reader therefore delays nothing that
 is reported: `lag_max_ns` says how late it was. Where the kernel gives no stamp, the time after the read stands in, and the exchange says so.
@@ -33,20 +33,25 @@ from perfbench.records import ErrorKind
 _SO_TIMESTAMPNS = 35
 """From asm-generic/socket.h, the same number for the option and for the control message; Python has no name for it."""
 _TIMESPEC = struct.Struct("@qq")
+_unpack_timespec = _TIMESPEC.unpack
+_STAMP = (socket.SOL_SOCKET, _SO_TIMESTAMPNS)
+"""Level and type of its control message."""
 _CONTROL_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 64
 _READ_BYTES = 1 << 18
-_EPOLLIN, _EPOLLOUT = 1, 4
-_EVENTS_PER_POLL = 4096
+_now_ns = time.monotonic_ns
+_READABLE, _WRITABLE = 1, 2
+"""As libev names them. It reports a broken connection as both."""
 
-# Locust has patched these; the wire never waits in them, so it takes the plain ones.
+# Locust has patched it; the wire never waits in it, so it takes the plain one.
 _plain_socket: Callable[..., socket.socket] = gevent.monkey.get_original("socket", "socket")
-_plain_epoll: Callable[[], Any] = gevent.monkey.get_original("select", "epoll")
 
 
 class Connection:
     """One socket: connecting (TLS handshake included), idle, or busy with one exchange."""
 
-    __slots__ = ("_connect_error", "_server_name", "_unsent", "connected", "exchange", "file", "idle_since_ns", "reader", "ready", "sock", "tls")
+    __slots__ = (
+        "_connect_error", "_server_name", "_unsent", "connected", "exchange", "file", "idle_since_ns", "reader", "ready", "receive", "sock", "tls", "watcher",
+    )  # fmt: skip
 
     def __init__(self, reader: Reader, address: Address) -> None:
         self.reader = reader
@@ -58,15 +63,18 @@ class Connection:
         self._server_name = address.tls_name
         self.exchange: Exchange | None = None
         self.idle_since_ns = 0
+        self.watcher: Any = None
+        """Gevent's, the reader's."""
         self._unsent: memoryview | None = None
         self.sock = _plain_socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self.receive = self.sock.recvmsg_into
         self.file = self.sock.fileno()
         if address.family != socket.AF_UNIX:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):  # no such option here: the reader falls back by itself
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         reader.add(self)
-        # Refused at once or later, epoll reports it (an unconnected socket hangs up); but the code is told only once, here or by SO_ERROR.
+        # Refused at once or later, the watcher reports it (an unconnected socket hangs up); but the code is told only once, here or by SO_ERROR.
         self._connect_error = self.sock.connect_ex(address.sockaddr)
 
     def send(self, exchange: Exchange) -> None:
@@ -204,51 +212,47 @@ class Reader:
         self.kernel_stamps = True
         """No read so far has come without one."""
         self.lag_max_ns = 0
-        self._connections: dict[int, Connection] = {}
-        self._buffer = bytearray(_READ_BYTES)
-        self._view = memoryview(self._buffer)
-        self._epoll = _plain_epoll()
-        self._watcher = gevent.hub.get_hub().loop.io(self._epoll.fileno(), 1)
-        self._watcher.start(self._on_ready)
+        self._connections: set[Connection] = set()
+        buffer = bytearray(_READ_BYTES)
+        self._buffers = (buffer,)
+        self._view = memoryview(buffer)
+        self._loop = gevent.hub.get_hub().loop
 
     def add(self, connection: Connection) -> None:
-        self._connections[connection.file] = connection
-        self._epoll.register(connection.file, _EPOLLIN | _EPOLLOUT)
+        self._connections.add(connection)
+        connection.watcher = self._loop.io(connection.file, _READABLE | _WRITABLE)
+        connection.watcher.start(self._on_ready, connection, pass_events=True)
 
     def want(self, connection: Connection, *, writable: bool) -> None:
-        self._epoll.modify(connection.file, _EPOLLIN | _EPOLLOUT if writable else _EPOLLIN)
+        watcher = connection.watcher
+        watcher.stop()
+        watcher.events = _READABLE | _WRITABLE if writable else _READABLE
+        watcher.start(self._on_ready, connection, pass_events=True)
 
     def remove(self, connection: Connection) -> None:
-        del self._connections[connection.file]
-        self._epoll.unregister(connection.file)
+        self._connections.discard(connection)
+        connection.watcher.stop()
+        connection.watcher.close()
+        connection.watcher = None
 
     def close(self) -> None:
-        for connection in list(self._connections.values()):
+        for connection in list(self._connections):
             connection.close()
-        self._watcher.stop()
-        self._watcher.close()
-        self._epoll.close()
 
-    def _on_ready(self) -> None:
-        connections = self._connections
-        for file, events in self._epoll.poll(0, _EVENTS_PER_POLL):
-            connection = connections.get(file)
-            if connection is None:
-                continue  # closed by an earlier event of this round
-            if not connection.connected or events & _EPOLLOUT:
-                connection.on_writable()
-            if connection.connected and events & ~_EPOLLOUT and connection.file >= 0:
-                self._read(connection)
-
-    def _read(self, connection: Connection) -> None:
+    def _on_ready(self, events: int, connection: Connection) -> None:
+        """Something may be written, or read. This and `_deliver` run for every token: few calls, no more."""
+        if events != _READABLE or not connection.connected:
+            connection.on_writable()
+            if not (events & _READABLE and connection.connected and connection.file >= 0):
+                return
         try:
-            length, control, _, _ = connection.sock.recvmsg_into((self._buffer,), _CONTROL_BYTES)
+            length, control, _, _ = connection.receive(self._buffers, _CONTROL_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             connection.fail("disconnected", f"the connection broke before the end of the response: {_reason(error)}")
             return
-        now_ns = time.monotonic_ns()
+        now_ns = _now_ns()
         data: memoryview | bytes = self._view[:length]
         if connection.tls is not None:
             decrypted = self._decrypt(connection, connection.tls, length)
@@ -261,7 +265,7 @@ class Reader:
             self.on_lost(connection, "closed while idle")
             return
         if data:
-            self._deliver(connection, exchange, data, self._stamp(exchange, control, now_ns))
+            self._deliver(connection, exchange, data, control, now_ns)
         if connection.exchange is exchange and (length == 0 or (connection.tls is not None and connection.tls.closed)):
             self._end_of_file(connection, exchange, now_ns)
 
@@ -284,37 +288,40 @@ class Reader:
             return None
         return data if data or length == 0 or tls.closed else None
 
-    def _stamp(self, exchange: Exchange, control: list[tuple[int, int, bytes]], now_ns: int) -> int:
-        """When the last segment of this read arrived, on CLOCK_MONOTONIC."""
+    def _deliver(
+        self, connection: Connection, exchange: Exchange, data: memoryview | bytes, control: list[tuple[int, int, bytes]], now_ns: int
+    ) -> None:
+        """Stamp a read with the time when its last segment arrived, on CLOCK_MONOTONIC, and keep it."""
         self.reads += 1
-        for level, kind, data in control:
-            if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
-                seconds, nanoseconds = _TIMESPEC.unpack(data)
-                stamp_ns = self.clock.monotonic_ns(seconds * 1_000_000_000 + nanoseconds, now_ns)
-                self.lag_max_ns = max(self.lag_max_ns, now_ns - stamp_ns)
-                return stamp_ns
-        exchange.kernel_stamps = False
-        self.kernel_stamps = False
-        return now_ns
-
-    def _deliver(self, connection: Connection, exchange: Exchange, data: memoryview | bytes, stamp_ns: int) -> None:
+        stamp_ns = now_ns
+        if control and control[0][:2] == _STAMP:  # nothing else has been asked for
+            seconds, nanoseconds = _unpack_timespec(control[0][2])
+            stamp_ns = self.clock.monotonic_ns(seconds * 1_000_000_000 + nanoseconds, now_ns)
+            self.lag_max_ns = max(self.lag_max_ns, now_ns - stamp_ns)
+        else:
+            exchange.kernel_stamps = self.kernel_stamps = False
         exchange.read_ns.append(stamp_ns)
         exchange.read_lengths.append(len(data))
         exchange.raw += data
+        end = exchange.end
         try:
-            exchange.end.feed(data)
+            end.feed(data)
         except ProtocolError as error:
             connection.fail("protocol", f"the answer is no HTTP: {error}")
             return
-        if exchange.end.ended:
-            connection.exchange = None
-            closing = connection.tls is not None and connection.tls.closed
-            if exchange.end.keep_alive and not connection.sending and not closing:
-                self.on_idle(connection)
-            else:  # a server that answers before it has the whole request cannot be sent another on this connection
-                connection.close()
-                self.on_lost(connection, "closed by agreement")
+        if end.ended:
+            self._let_go(connection, exchange)
             self.finish(exchange, stamp_ns)
+
+    def _let_go(self, connection: Connection, exchange: Exchange) -> None:
+        """The answer is whole: the connection can be used again, or closes."""
+        connection.exchange = None
+        closing = connection.tls is not None and connection.tls.closed
+        if exchange.end.keep_alive and not connection.sending and not closing:
+            self.on_idle(connection)
+        else:  # a server that answers before it has the whole request cannot be sent another on this connection
+            connection.close()
+            self.on_lost(connection, "closed by agreement")
 
     def _end_of_file(self, connection: Connection, exchange: Exchange, now_ns: int) -> None:
         if connection.tls is not None and not connection.tls.closed:

@@ -34,7 +34,10 @@ class Answer:
     """What the server logged of one answer; times on CLOCK_MONOTONIC."""
 
     id: str
+    arrived_ns: int
+    """The kernel's stamp of the request; 0 where it gives none."""
     received_ns: int
+    """When it had been read."""
     connection: int
     chunks: list[int]
     """Right before the write that holds the chunk's last byte."""
