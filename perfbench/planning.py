@@ -14,14 +14,18 @@ from perfbench.errors import Finding, InputError, ScenarioError
 from perfbench.load.trace_rows import TraceError, read_rows
 from perfbench.plan.break_even import break_even
 from perfbench.plan.capacity import length_warning, plan_variant, rule_of
+from perfbench.plan.check import checked
 from perfbench.plan.demand import DemandTrace, FineTunes, TraceArrays, demand_of, read_demand
 from perfbench.plan.evidence import RunEvidence, evidence_of
 from perfbench.records import Plan
 from perfbench.results import RunFolder
 
 
-def make_plan(folder: RunFolder, demand_file: Path, fine_tunes: Callable[[FineTunes | None], FineTunes | None] = lambda given: given) -> Plan:
-    """The plan of a finished run. `fine_tunes` makes what the break-even is asked for out of what the demand file says.
+def make_plan(
+    folder: RunFolder, demand_file: Path, fine_tunes: Callable[[FineTunes | None], FineTunes | None] = lambda given: given,
+    *, say: Callable[[str], None] = lambda _: None,
+) -> Plan:  # fmt: skip
+    """The plan of a finished run. `fine_tunes` makes what the break-even is asked for out of what the demand file says; `say` tells how far it is.
 
     Raises ScenarioError for a demand file that cannot be used, InputError for a demand of zero and for a run of which nothing can be used,
     RunFolderError for a run that has not finished.
@@ -29,9 +33,13 @@ def make_plan(folder: RunFolder, demand_file: Path, fine_tunes: Callable[[FineTu
     given = read_demand(demand_file)
     demand = demand_of(given, _trace(given.trace, demand_file) if given.trace is not None else None)
     summary = folder.summary()
+    say("read the run")
     run = evidence_of(folder, summary, given.cost)
     rule = rule_of(given, run.cost.usd_per_kwh if run.cost is not None else None, run.currency)
-    variants = {name: plan_variant(evidence, demand, rule) for name, evidence in run.variants.items()}
+    variants = {}
+    for name, evidence in run.variants.items():
+        say(f"simulate {name}")
+        variants[name] = checked(plan_variant(evidence, demand, rule), evidence, demand, run.experiment)
     wanted = fine_tunes(given.fine_tunes)
     warnings = [*_warnings(run, summary.valid), *length_warning(demand, list(run.variants.values()))]
     return Plan(

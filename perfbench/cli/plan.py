@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perfbench.cli.app import app
-from perfbench.cli.output import JsonFlag, print_json
+from perfbench.cli.output import JsonFlag, QuietFlag, print_json
 
 if TYPE_CHECKING:
     from perfbench.report.tables import Table
@@ -57,6 +58,7 @@ def plan(
     fine_tunes: Annotated[str | None, typer.Option("--fine-tunes", help="Break-even of adapters at so many: 1,2,5,10,20,50.", show_default=False)] = None,
     skew: Annotated[str | None, typer.Option("--skew", help="Zipf exponents of their popularity: 0,1,1.5.", show_default=False)] = None,
     load_s: Annotated[float | None, typer.Option("--load-s", min=0, help="Seconds to swap an adapter in, beyond max-loras.", show_default=False)] = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Servers, GPUs and price for a demand, from a finished run. Example: perfbench plan results/my-model-... --demand demand.yaml"""
@@ -65,7 +67,8 @@ def plan(
     from perfbench.results import RunFolder
 
     folder = RunFolder.open(run)
-    found = make_plan(folder, demand, lambda given: wanted_fine_tunes(given, counts=fine_tunes, skew=skew, load_s=load_s))
+    asked = partial(wanted_fine_tunes, counts=fine_tunes, skew=skew, load_s=load_s)
+    found = make_plan(folder, demand, asked, say=lambda text: None if quiet else typer.echo(text, err=True))
     keep_plan(folder, found)
     if as_json:
         print_json(found)

@@ -28,10 +28,15 @@ class Simulated(msgspec.Struct, frozen=True, kw_only=True):
     router: str
     replicas: int
     rate_per_s: float
+    stable: bool
+    """False: the replicas fall behind, and waits grow as long as the peak lasts."""
     ttft_p95_s: float | None
     tpot_p95_s: float | None
+    """None where the replicas fall behind, and where every answer is one token."""
     meets: bool | None
-    """The SLO; None where it limits what the simulation does not predict."""
+    """The SLO; None without one."""
+    in_service_p95: float
+    """Requests on one replica, waiting ones included."""
 
 
 class Autoscaled(msgspec.Struct, frozen=True, kw_only=True):
