@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from perfbench.checks import check_fidelity, check_held_out, check_judge_answers, check_quality, check_served_answers, judge_quality, skip_reference_check
+from perfbench.client_floor import measure_client_floor, rate_to_measure
 from perfbench.conclude import conclude
 from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
 from perfbench.load.arrivals import schedule
@@ -31,12 +32,13 @@ from perfbench.records import TrialPlan
 from perfbench.report.progress import RunProgress, trial_detail
 from perfbench.results import RunFolder, write_records
 from perfbench.sample import Sampler, SampleTarget
+from perfbench.saturation import SaturationWatch, why_skipped
 from perfbench.scenario import Scenario
 from perfbench.searching import ProbeWatch, describe, next_probe, searches_left, write_probe
 from perfbench.serve.command import server_command, shell_line
 from perfbench.serve.endpoint import check_endpoints
 from perfbench.serve.together import RunningServer, all_started, server_for
-from perfbench.trials import SearchPlan, Visit, left_to_do, plan_visits, stage_seed, trial_bodies, trial_spec, with_searches
+from perfbench.trials import SearchPlan, Visit, left_to_do, plan_visits, stage_of, stage_seed, trial_bodies, trial_spec, with_searches
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class _Run:
     progress: RunProgress
     check_reference: bool
     scale: Scale
+    measure_floor: bool
 
 
 def run_scenario(
-    scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS
-) -> RunFolder:
+    scenario: Scenario, *, scenario_file: Path | None, parent: Path, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS,
+    measure_floor: bool = True,
+) -> RunFolder:  # fmt: skip
     """Carry out a scenario in a new run folder under `parent`; returns the folder, with summary and reports in it."""
     check_scale(scenario, scale)
     with RunProgress(quiet=quiet) as progress:
@@ -68,10 +72,12 @@ def run_scenario(
         folder.write_manifest(manifest)
         folder.write_prompts(prepared.driven_prompts)
         write_schedules(folder, prepared)
-        return _carry_out(_Run(folder, prepared, progress, check_reference, scale))
+        return _carry_out(_Run(folder, prepared, progress, check_reference, scale, measure_floor))
 
 
-def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS) -> RunFolder:
+def continue_run(
+    path: Path, *, quiet: bool = False, check_reference: bool = True, scale: Scale = ONE_PROCESS, measure_floor: bool = True
+) -> RunFolder:
     """Finish a run that was cut off: what the journal names as finished stays, everything else is done (again)."""
     folder = RunFolder.open(path)
     manifest = folder.manifest()
@@ -84,17 +90,18 @@ def continue_run(path: Path, *, quiet: bool = False, check_reference: bool = Tru
         check_judge_answers(prepared.scenario)
         keep_what_was_cut_off(folder)
         folder.append_journal("resumed")
-        return _carry_out(_Run(folder, prepared, progress, check_reference, scale))
+        return _carry_out(_Run(folder, prepared, progress, check_reference, scale, measure_floor))
 
 
 def _carry_out(run: _Run) -> RunFolder:
     folder, prepared = run.folder, run.prepared
-    todo = left_to_do(prepared.trials, folder.finished("trial_finished"))
+    todo = left_to_do(prepared.trials, {*folder.finished("trial_finished"), *folder.finished("trial_skipped")})
     run.progress.phase(f"run {folder.path}: {len(todo)} trials")
     try:
         with _stopped_by_sigterm(), LoadProcess(folder.path / "load.log", run.scale, lambda waiting: _say_waiting(run, waiting)) as load:
             if load.page is not None:
                 run.progress.phase(f"live page: {load.page}")
+            _measure_floor(run, load)
             contaminated = check_held_out(folder, prepared, lambda rows: run.progress.update(f"{rows:,} training rows compared with the held-out ones"))
             side_by_side = prepared.scenario.serve.side_by_side or not prepared.scenario.kinds
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
@@ -123,6 +130,16 @@ def _say_waiting(run: _Run, waiting: Waiting) -> None:
         run.progress.phase(f"load: {waiting.connected} of {waiting.wanted} workers connected to {waiting.address} (perfbench worker --master HOST:PORT)")
 
 
+def _measure_floor(run: _Run, load: LoadProcess) -> None:
+    """The client's own time on this machine, once a run, before any server takes a core. Workers on other machines cannot reach a server on this one."""
+    manifest = run.folder.manifest()
+    if not run.measure_floor or run.scale.workers or manifest.client_floor is not None:
+        return
+    run.progress.phase("measure the client against a server that answers at once")
+    floor = measure_client_floor(load, rate_to_measure(run.prepared.scenario), processes=run.scale.total)
+    run.folder.write_manifest(msgspec.structs.replace(manifest, client_floor=floor))
+
+
 def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[str] | None) -> None:
     """Some servers, from start to stop: check their answers, then drive their trials."""
     folder, scenario, progress = run.folder, run.prepared.scenario, run.progress
@@ -143,6 +160,10 @@ def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[s
             _check_answers(run, servers, contaminated)
             by_variant = {variant: server for server in servers for variant in server.plan.variants}
             for trial in visit.trials:
+                if (reason := why_skipped(folder, scenario, trial)) is not None:
+                    progress.phase(f"{trial.trial} {reason}")
+                    folder.append_journal("trial_skipped", trial.trial, {"reason": reason})
+                    continue
                 progress.phase(f"load {trial.trial} ({len(folder.finished('trial_finished')) + 1} of {len(run.prepared.trials)})")
                 _drive(run, trial, by_variant[trial.variant], load, sampler)
             for search in visit.searches:
@@ -179,8 +200,10 @@ def _search(run: _Run, search: SearchPlan, server: RunningServer, load: LoadProc
 def _drive(
     run: _Run, trial: TrialPlan, server: RunningServer, load: LoadProcess, sampler: Sampler, watch: ProbeWatch | None = None
 ) -> None:
-    """One trial: its requests are written, driven and recorded; then the journal says so. A watched one ends when enough is known."""
+    """One trial: its requests are written, driven and recorded; then the journal says so. A watched one ends when enough is known; any other one when the
+    server is over-saturated."""
     folder, scenario = run.folder, run.prepared.scenario
+    overload = SaturationWatch(stage_of(trial, scenario))
     # A cache salt of its own keeps a trial's prompts out of the prefix cache that an earlier trial has filled. It is vLLM's field.
     salt = f"{folder.path.name}.{trial.trial}" if server.info is not None and server.info.engine_version is not None else None
     bodies = trial_bodies(
@@ -195,6 +218,8 @@ def _drive(
         run.progress.update(detail, completed=report.elapsed_s, total=report.length_s)
         if watch is not None and (end := watch.ends(report)) is not None:
             load.cancel(drain=end == "drain")
+        elif watch is None and overload.ends(report):
+            load.cancel()
 
     with folder.bodies_of(trial.trial, bodies) as bodies_path:
         spec = trial_spec(
@@ -202,7 +227,7 @@ def _drive(
         )  # fmt: skip
         outcome = load.run(spec if watch is None else watch.asks(spec), show)
     server.check()
-    folder.append_journal("trial_finished", trial.trial, outcome)
+    folder.append_journal("trial_finished", trial.trial, msgspec.structs.replace(outcome, stopped_early=overload.reason))
 
 
 def keep_what_was_cut_off(folder: RunFolder) -> None:

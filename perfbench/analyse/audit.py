@@ -97,7 +97,7 @@ def _client_checks(given: AuditInput, measured: pl.DataFrame) -> Iterator[AuditC
     if outcome.clock_step_max_s is not None:
         said = f"the wall clock stepped by {outcome.clock_step_max_s * 1e3:.1f} ms during the trial"
         yield graded("clock step", outcome.clock_step_max_s, CLOCK_STEP_S, said, "s")
-    by_user = int((measured["stamp"] == "user").sum())
+    by_user = int(((measured["stamp"] == "user") & (measured["status"] == "ok")).sum())
     said = f"{by_user} of {len(measured)} requests were stamped by the client, not the kernel: their times include its own delay"
     yield graded("user stamps", by_user, (0, None), said if by_user else "every request was stamped by the kernel", "requests")
 

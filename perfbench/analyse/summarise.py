@@ -6,7 +6,7 @@ sentence says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -72,7 +72,7 @@ def summarise(folder: RunFolder) -> Summary:
         schema_version=SCHEMA_VERSION,
         run_id=manifest.run_id,
         scenario=manifest.scenario_name,
-        valid=is_valid(manifest, trials, reference),
+        valid=is_valid(manifest, trials, reference, skipped=folder.finished("trial_skipped")),
         variants=variants,
         comparisons=comparisons,
         recommendation=recommend(variants, comparisons, reference, at_slo, faithful),
@@ -89,17 +89,20 @@ def summarise(folder: RunFolder) -> Summary:
 
 
 def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:
-    """What nobody could read, each with its reason once: what was known before the run, and what the samplers said at their end."""
+    """What nobody could read, each with its reason once: what was known before the run, what the samplers said at their end, and trials left out."""
     said = dict(manifest.not_measured)
+    said |= {trial: data["reason"] for trial, data in folder.finished("trial_skipped").items()}
     for reasons in folder.finished("not_measured").values():
         said |= reasons
     return said
 
 
-def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck]) -> bool:
-    """Whether the run may be used as a whole: every planned trial has finished, none is void, and the reference calls no answer nonsense."""
+def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck], skipped: Collection[str] = ()) -> bool:
+    """Whether the run may be used as a whole: every planned trial has finished (or was left out for a reason), none is void, and the reference calls no
+    answer nonsense."""
     finished = {trial.plan.trial for trial in trials if trial.usable}
-    return bool(finished) and finished >= {plan.trial for plan in manifest.trials} and all(check.verdict != "fail" for check in reference)
+    planned = {plan.trial for plan in manifest.trials} - set(skipped)
+    return bool(finished) and finished >= planned and all(check.verdict != "fail" for check in reference)
 
 
 def analyse_trials(
@@ -118,7 +121,7 @@ def analyse_trials(
             trial=plan.trial,
             stage=stage,
             driven=driven,
-            outcome=kept(driven, steady),
+            outcome=kept(driven, steady) if plan.search is None else driven,
             steady=steady,
             requests=requests[plan.trial],
             telemetry=telemetry,

@@ -12,6 +12,7 @@ from perfbench.cli.app import app
 from perfbench.cli.output import JsonFlag, QuietFlag, RunsOption, show_run
 from perfbench.cli.scale import ListenOption, PageFlag, ProcessesOption, WorkersOption
 
+NoFloorFlag = Annotated[bool, typer.Option("--no-client-floor", help="Do not drive a server that answers at once for a second, to know the client.")]
 NoReferenceFlag = Annotated[bool, typer.Option("--no-reference-check", help="Do not put served answers to transformers before load.")]
 
 
@@ -22,6 +23,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would be started.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Short form: one repeat, short windows, the same parts.")] = False,
     no_reference_check: NoReferenceFlag = False,
+    no_client_floor: NoFloorFlag = False,
     processes: ProcessesOption = None,
     workers: WorkersOption = 0,
     listen: ListenOption = None,
@@ -40,10 +42,11 @@ def run(
     if (scenario is None) == (resume is None):
         raise InputError("expected a scenario file, or --resume with a run folder", hint="perfbench init writes a scenario")
     scale = make_scale(processes=processes, workers=workers, listen=listen, page=page)
+    check, floor = not no_reference_check, not no_client_floor
     if resume is not None:
         if dry_run or quick:
             raise InputError("--resume continues a run as it was started; leave out --dry-run and --quick")
-        show_run(continue_run(resume, quiet=quiet, check_reference=not no_reference_check, scale=scale), as_json)
+        show_run(continue_run(resume, quiet=quiet, check_reference=check, scale=scale, measure_floor=floor), as_json)
         return
     assert scenario is not None
     checked = load_scenario(scenario)
@@ -52,7 +55,7 @@ def run(
         for line in dry_run_lines(checked):
             sys.stdout.write(line + "\n")
         return
-    finished = run_scenario(checked, scenario_file=scenario, parent=out, quiet=quiet, check_reference=not no_reference_check, scale=scale)
+    finished = run_scenario(checked, scenario_file=scenario, parent=out, quiet=quiet, check_reference=check, scale=scale, measure_floor=floor)
     show_run(finished, as_json)
 
 

@@ -135,7 +135,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     event: Literal[
         "server_ready", "reference_check", "contamination", "sandbox", "quality_finished", "judged", "fidelity_asked",
-        "probe_planned", "trial_finished", "not_measured", "interrupted", "resumed", "finished"
+        "probe_planned", "trial_finished", "trial_skipped", "not_measured", "interrupted", "resumed", "finished"
     ]
     t_ns: int
     utc: str
