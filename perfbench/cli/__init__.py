@@ -11,6 +11,7 @@ from perfbench.cli import scenario
 from perfbench.cli import run
 from perfbench.cli import load
 from perfbench.cli import compare
+from perfbench.cli import quality
 from perfbench.cli import models
 from perfbench.cli import plan
 from perfbench.cli import export

@@ -1,0 +1,89 @@
+"""Commands about the spot-check: quality init."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfbench.cli.app import app
+
+quality = typer.Typer(help="The spot-check: is a fine-tune still right?", no_args_is_help=True)
+app.add_typer(quality, name="quality")
+
+
+@quality.command("init")
+def init(
+    path: Annotated[Path | None, typer.Argument(help="File to write; default: stdout.", show_default=False)] = None,
+    base: Annotated[str | None, typer.Option("--base", help="The model that was fine-tuned: folder or hub id.", show_default=False)] = None,
+    tuning: Annotated[str | None, typer.Option("--tuning", help="lora, qlora, merged or full.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option("--task", help="What an answer is: classification, extraction, qa, ...", show_default=False)] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Training data (JSONL, CSV, Parquet), or none.", show_default=False)] = None,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="Rows that training never saw (JSONL, CSV, Parquet).", show_default=False)] = None,
+    goal: Annotated[str | None, typer.Option("--goal", help="What the fine-tune is for, in a sentence.", show_default=False)] = None,
+    purpose: Annotated[str | None, typer.Option("--purpose", help="publish (narrow margin) or check.", show_default=False)] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="The metric that decides, or default.", show_default=False)] = None,
+    column: Annotated[list[str] | None, typer.Option("--column", help="KEY=NAME: a column that the task needs.", show_default=False)] = None,
+) -> None:
+    """Ask eight questions and write the quality block. Example: perfbench quality init my-check.yaml"""
+    from perfbench.errors import InputError
+    from perfbench.quality.starter import TUNINGS, Answers, starter
+    from perfbench.scenario.quality import TASKS
+    from perfbench.scenario.quality_metrics import QUALITY_METRICS
+
+    columns = dict(_pair(text) for text in column or ())
+    chosen = _asked(base, "--base", "1/8  Base model (folder or hub id)")
+    made_by = _asked(tuning, "--tuning", f"2/8  How was it tuned ({', '.join(TUNINGS)})", tuple(TUNINGS), "lora")
+    kind = _asked(task, "--task", f"3/8  What is an answer ({', '.join(TASKS)})", TASKS)
+    trained = _asked(train, "--train", "4/8  Training data (file, or none)", default="none")
+    rows = _asked(held_out, "--held-out", "5/8  Held-out set (file)")
+    wanted = _asked(goal, "--goal", "6/8  What is the fine-tune for")
+    use = _asked(purpose, "--purpose", "7/8  Is the result to publish, or to check for yourself (publish, check)", ("publish", "check"), "check")
+    known = QUALITY_METRICS.get(kind, ())
+    decides = _asked(metric, "--metric", f"8/8  The metric that decides (default, {', '.join(known)})", default="default")
+    answers = Answers(
+        base=chosen, tuning=made_by, task=kind, held_out=rows, train=None if trained == "none" else trained, goal=wanted, purpose=use,
+        metric=None if decides == "default" else decides, columns=columns,
+    )  # fmt: skip
+    text = starter(answers, Path.cwd() if path is None else path.absolute().parent)
+    if path is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} exists; name another file, perfbench never overwrites a scenario") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote {path}; edit it, then: perfbench run {path} --dry-run", err=True)
+
+
+def _asked(given: str | None, flag: str, question: str, choices: tuple[str, ...] = (), default: str | None = None) -> str:
+    """The flag's value, else what the user answers on stderr's prompt; asked again until it is one of `choices`."""
+    from perfbench.errors import InputError
+
+    while True:
+        try:
+            answer = given if given is not None else str(typer.prompt(question, default=default, err=True))
+        except typer.Abort:
+            if sys.stdin.isatty():  # Ctrl-C, or Ctrl-D
+                raise KeyboardInterrupt from None
+            raise InputError(f"{flag} is missing, and there is nobody to ask; give it as a flag") from None
+        answer = answer.strip()
+        if not choices or answer in choices:
+            return answer
+        if given is not None:
+            raise InputError(f"{flag}: `{answer}` is not known; expected one of {', '.join(choices)}")
+        typer.echo(f"`{answer}` is not known; expected one of {', '.join(choices)}", err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from perfbench.errors import InputError
+
+    key, equals, name = text.partition("=")
+    if not equals or not key or not name:
+        raise InputError(f"--column: expected KEY=NAME, as in expected=label, got `{text}`")
+    return key, name
