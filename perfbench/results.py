@@ -4,7 +4,7 @@
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
     telemetry/<session>.parquet  quality/<variant>.parquet  fidelity/<variant>.parquet  server/<server>.log
-    quality/judged/<variant>.parquet  quality/human.jsonl
+    quality/judged/<variant>.parquet  quality/human.jsonl  quality/blind/<sheet>.json
 
 While a process still writes, its rows are in a spool beside the final file (`*.spool`, spool.py), so that a killed process loses only
 what it had not yet received. The spool becomes Parquet when the stage ends, or in `recover()` after a crash. What the journal does not
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
 from perfbench.records import (
+    BlindKey,
     ForeignResult,
     HumanLabel,
     JournalEntry,
@@ -324,6 +325,19 @@ class RunFolder:
         path = self.path / "quality" / "human.jsonl"
         decoder = msgspec.json.Decoder(HumanLabel)
         return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()] if path.is_file() else []
+
+    def checked_variants(self) -> list[str]:
+        """The variants of the manifest's order whose answers have been checked."""
+        return [name for name in dict.fromkeys(plan.variant for plan in self.manifest().trials) if (self.path / "quality" / f"{name}.parquet").is_file()]
+
+    def write_blind_key(self, key: BlindKey) -> None:
+        (self.path / "quality" / "blind").mkdir(exist_ok=True)
+        self._write_json(f"quality/blind/{key.sheet}.json", key)
+
+    def blind_keys(self) -> dict[str, BlindKey]:
+        """The keys of all exported sheets by the sheet's name."""
+        files = sorted((self.path / "quality" / "blind").glob("*.json"))
+        return {file.stem: self._read_json(f"quality/blind/{file.name}", BlindKey) for file in files}
 
     def server_log(self, server: str) -> Path:
         return self.path / "server" / f"{server}.log"

@@ -209,6 +209,7 @@ def _quality_records(variant: str) -> list[QualityRecord]:
                 error="timed out after 120 s <b>" if variant == "base" and index == 15 else None, finish_reason="stop", prompt_tokens=80, output_tokens=20,
                 scores={"exact_match": float(passed)}, passed=passed and not (variant == "base" and index == 15),
                 label="correct answer" if passed else "wrong intent" if index % 2 else "invalid JSON", contaminated=index == 21,
+                slices={"room": ("den", "hall", HOSTILE[1])[index % 3]}, details={"judge": HOSTILE[0]} if index == 24 else {},
             )
         )  # fmt: skip
     return records

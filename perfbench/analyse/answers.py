@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from perfbench.analyse.experiment import Experiment
 from perfbench.records import Equivalence, QualityRecord, QualitySummary
 from perfbench.results import RunFolder
@@ -25,11 +27,14 @@ def decided(folder: RunFolder, answers: Mapping[str, Sequence[QualityRecord]], v
     quality, records = experiment.quality, answers[variant]
     if quality is None or not records:
         return None
+    from perfbench.quality.blind import human_summary
     from perfbench.quality.decide import decide
     from perfbench.quality.judge_apply import summary_of
 
     judge = None if quality.judge is None else summary_of(quality.judge, folder.judged(variant), folder.human_labels(), quality)
-    return decide(answers.get("base") or None, records, quality, judge)
+    decision = decide(answers.get("base") or None, records, quality, judge)
+    # Held against the verdicts as they were before people's labels were laid over them.
+    return msgspec.structs.replace(decision, human=human_summary(folder.quality(variant), folder.human_labels()))
 
 
 def equivalence(answers: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:

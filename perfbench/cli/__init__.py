@@ -15,6 +15,7 @@ from perfbench.cli import quality
 from perfbench.cli import models
 from perfbench.cli import plan
 from perfbench.cli import export
+from perfbench.cli import samples
 from perfbench.cli import about
 
 __all__ = ["app"]

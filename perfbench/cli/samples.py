@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perfbench.cli.app import app
 from perfbench.cli.output import JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from perfbench.report.samples import Wanted
+    from perfbench.results import RunFolder
 
 
 @app.command()

@@ -9,7 +9,9 @@ A field may be added; to rename or remove one, raise SCHEMA_VERSION.
 from __future__ import annotations
 
 from perfbench.records.answers import (
+    BlindKey,
     HumanLabel,
+    HumanSummary,
     JudgeKind,
     JudgeRecord,
     QualityRecord,
@@ -93,6 +95,7 @@ __all__ = [
     "Audit",
     "AuditCheck",
     "Autoscaled",
+    "BlindKey",
     "BreakEven",
     "BreakEvenPoint",
     "CapacitySummary",
@@ -112,6 +115,7 @@ __all__ = [
     "GateSummary",
     "GateVerdict",
     "HumanLabel",
+    "HumanSummary",
     "JournalEntry",
     "JudgeKind",
     "JudgeRecord",

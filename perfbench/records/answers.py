@@ -88,6 +88,29 @@ class HumanLabel(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
+class BlindKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answer each row of an exported sheet is; it stays in the run folder."""
+
+    sheet: str
+    """Begins every key of the sheet."""
+    seed: int
+    rows: dict[str, list[str]]
+    """key -> [sample_id, variant]."""
+
+
+class HumanSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What people say of one variant's answers, beside the automatic verdict."""
+
+    n: int
+    """Labels; an answer that two people looked at counts twice."""
+    people: int
+    mean_score: float
+    agreement: float | None
+    """Share of labels that say what the automatic verdict says, over answers that have one."""
+    kappa: float | None
+    """Cohen's; None where chance explains everything."""
+
+
 class ReferenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How probable the reference finds the tokens that a server answered with, for one variant."""
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from perfbench.records.answers import ReferenceCheck
+from perfbench.records.answers import HumanSummary, ReferenceCheck
 from perfbench.records.estimate import Estimate
 from perfbench.records.fidelity import FidelitySummary
 
@@ -273,6 +273,8 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """Metric -> why it was not run. Nothing is guessed for it."""
     judge: JudgeSummary | None = None
     """None where no judge has judged this variant."""
+    human: HumanSummary | None = None
+    """None where nobody has looked at this variant's answers."""
 
 
 class RooflineShare(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import polars as pl
 
 from perfbench.records import QualityRecord, Summary
 from perfbench.report import formats
+from perfbench.report.marks import Piece, pieces
 from perfbench.report.tables import Cell, Column, Table, reference_variant
 from perfbench.results import RunFolder
 
@@ -26,11 +27,14 @@ class Answer:
     """What one variant said to one sample."""
 
     variant: str
-    output: str
+    pieces: tuple[Piece, ...]
+    """The output, with what the expected answer does not have, and what it has and the output has not."""
     passed: bool | None
     label: str
     note: str
     """Why there is no output, or how it ended."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What the task says of it: tests that failed, constraints that were broken."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class SampleView:
     contaminated: bool
     reference_passes: bool
     answers: tuple[Answer, ...]
+    slices: tuple[str, ...] = ()
+    """`column=value`, as the filter names them."""
 
     @property
     def failing(self) -> list[tuple[str, str]]:
@@ -60,6 +66,7 @@ class SampleBrowser:
     """Labels of answers that did not pass."""
     reference: str
     """The variant that regressions are told by."""
+    slices: tuple[str, ...] = ()
 
 
 def failed_samples(folder: RunFolder, summary: Summary) -> SampleBrowser:
@@ -78,7 +85,8 @@ def failed_samples(folder: RunFolder, summary: Summary) -> SampleBrowser:
     labels = sorted({record.label for _, answers in found for record in answers if record.passed is False})
     left_out = f" The first {len(shown):,} are shown; all are in quality/*.parquet." if len(found) > len(shown) else ""
     note = f"{len(found):,} of {len(order):,} samples are failed by at least one variant; those that tell variants apart come first.{left_out}"
-    return SampleBrowser(shown, note if order else "", tuple(formats.one_line(label) for label in labels), reference)
+    slices = tuple(dict.fromkeys(name for sample in shown for name in sample.slices))
+    return SampleBrowser(shown, note if order else "", tuple(formats.one_line(label) for label in labels), reference, tuple(sorted(slices)))
 
 
 def _sample_view(records: list[QualityRecord], reference: str) -> SampleView:
@@ -91,12 +99,21 @@ def _sample_view(records: list[QualityRecord], reference: str) -> SampleView:
         reference_passes=any(record.passed for record in records if record.variant == reference),
         answers=tuple(
             Answer(
-                record.variant, formats.visible(record.output or "", TEXT_LIMIT), record.passed, formats.one_line(record.label),
+                record.variant, _pieces(record), record.passed, formats.one_line(record.label),
                 formats.one_line(record.error or "", MESSAGE_LIMIT) if record.output is None else f"ended by: {record.finish_reason or 'not said'}",
+                tuple((formats.one_line(what, MESSAGE_LIMIT), formats.visible(told, TEXT_LIMIT)) for what, told in record.details.items()),
             )
             for record in records
         ),
+        slices=tuple(formats.one_line(f"{column}={value}", MESSAGE_LIMIT) for column, value in first.slices.items()),
     )  # fmt: skip
+
+
+def _pieces(record: QualityRecord) -> tuple[Piece, ...]:
+    """The answer as it is shown, in pieces: control characters made visible, cut aloud at TEXT_LIMIT."""
+    output = record.output or ""
+    shown = [Piece(formats.visible(piece.text), piece.kind) for piece in pieces(output[:TEXT_LIMIT], record.expected[:TEXT_LIMIT])]
+    return (*shown, Piece(f" … ({len(output) - TEXT_LIMIT:,} more characters)", "same")) if len(output) > TEXT_LIMIT else tuple(shown)
 
 
 def slowest_table(latencies: pl.DataFrame, variant: str) -> Table:

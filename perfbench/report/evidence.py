@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
-from perfbench.records import Manifest, ModelInfo, QualitySummary, Summary, TraceUse
+from perfbench.records import HumanSummary, Manifest, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title
 
@@ -128,6 +129,22 @@ def labels_table(summary: Summary) -> Table:
     columns = (Column("Label", align="left"), *(Column(name) for name in qualities))
     rows = tuple((Cell(label), *(Cell(formats.count(quality.labels.get(label, 0))) for quality in qualities.values())) for label in labels)
     return Table("labels", "What went wrong", "Samples by label; every sample has one.", columns, rows)
+
+
+def human_table(by_variant: Mapping[str, HumanSummary | None]) -> Table:
+    """What people said of answers whose variant they did not know; no row where nobody said anything."""
+    columns = (
+        Column("Variant", align="left"), Column("Labels"), Column("People"), Column("Mean score", "0 is wrong, 1 is right"),
+        Column("Agreement", "with the automatic verdict"), Column("Cohen's kappa", "agreement beyond chance: 0 is chance, 1 is complete"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(name), Cell(formats.count(human.n)), Cell(formats.count(human.people)), Cell(formats.percent(human.mean_score)),
+            Cell(formats.percent(human.agreement)), Cell(formats.quantity(human.kappa, "")),
+        )
+        for name, human in by_variant.items() if human is not None
+    )  # fmt: skip
+    return Table("human", "What people say", "Spot-checks by people who did not know the variant, beside the automatic verdict.", columns, rows)
 
 
 def confusion_tables(summary: Summary) -> list[Table]:

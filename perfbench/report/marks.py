@@ -17,6 +17,8 @@ Kind = Literal["same", "only here", "missing"]
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 _MOST_WORDS = 2000
 """Longer texts are shown unmarked: an alignment is quadratic."""
+_ALIKE = 0.3
+"""Below this share of words in common nothing is gained by an alignment: all of the answer is marked."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def pieces(answer: str, against: str) -> tuple[Piece, ...]:
         return _joined(_by_words(words, Counter(others)))
     from rapidfuzz.distance import Indel
 
+    if Indel.normalized_similarity(*([word for word in text if word.strip()] for text in (others, words))) < _ALIKE:
+        return (Piece(answer, "only here"),) if answer else ()
     found: list[Piece] = []
     for step in Indel.opcodes(others, words):
         if step.tag == "equal":

@@ -6,7 +6,7 @@ side where the terminal has room. What the model wrote is text, never markup or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def _fits(answers: Mapping[str, QualityRecord], wanted: Wanted, reference: str |
     first = next(iter(answers.values()))
     if wanted.sample_id not in (None, first.sample_id) or any(first.slices.get(column) != value for column, value in wanted.slices):
         return False
-    reference_passes = reference in answers and answers[reference].passed is True
+    reference_passes = reference is not None and reference in answers and answers[reference].passed is True
     looked_at = [record for variant, record in answers.items() if wanted.variant in (None, variant)]
     return any(_answer_fits(record, wanted, reference_passes=reference_passes) for record in looked_at)
 
@@ -69,7 +69,8 @@ def _check(by_variant: Mapping[str, Sequence[QualityRecord]], wanted: Wanted, re
     if not records:
         raise InputError("this run has no checked samples: its scenario has no `quality` block, or the check has not finished")
     if wanted.variant is not None and not by_variant.get(wanted.variant):
-        raise InputError(f"variant `{wanted.variant}` has no checked samples in this run; expected one of {_listed(name for name in by_variant if by_variant[name])}")
+        checked = [name for name, rows in by_variant.items() if rows]
+        raise InputError(f"variant `{wanted.variant}` has no checked samples in this run; expected one of {_listed(checked)}")
     known = {record.label for record in records}
     for label in wanted.labels:
         if label not in known and label != REGRESSION:
@@ -84,8 +85,8 @@ def _check(by_variant: Mapping[str, Sequence[QualityRecord]], wanted: Wanted, re
             raise InputError(f"no sample of this run lies in the slice {column}={value}; {told}")
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(f"`{one_line(str(name), 60)}`" for name in names)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{one_line(name, 60)}`" for name in names)
 
 
 def as_data(answers: Mapping[str, QualityRecord]) -> dict[str, Any]:

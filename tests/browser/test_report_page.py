@@ -125,6 +125,23 @@ def test_filters_show_the_samples_that_fit_and_count_them(opened: OpenPage, fold
     assert page.locator(".sample:not([hidden])").count() == regressions > 0
 
 
+def test_slices_filter_too_and_differences_are_marked(opened: OpenPage, folder: RunFolder, report_run) -> None:
+    page = opened.page
+    records = [record for name in ("base", "base+lora", "adapter", "merged") for record in folder.quality(name) if not record.passed]
+    page.select_option("#filter-slice", f"room={report_run.HOSTILE[1]}")
+    expected = {record.sample_id for record in records if record.slices["room"] == report_run.HOSTILE[1]}
+    assert page.locator(".sample:not([hidden])").count() == len(expected) > 0
+    page.select_option("#filter-slice", "")
+    page.select_option("#filter-label", "invalid JSON")
+    sample = page.locator(".sample:not([hidden])", has_text="s024")
+    sample.evaluate("details => { details.open = true; }")
+    answer = sample.locator("pre", has=page.locator("del")).first
+    assert answer.locator("mark").all_inner_texts() == ["HassTurn"]  # cut off: the word itself differs, what follows is missing
+    assert "lamp" in answer.locator("del").all_inner_texts()[-1]
+    assert report_run.HOSTILE[0] in sample.locator("dl.details").first.inner_text()
+    assert page.evaluate("window.hacked") is None
+
+
 def test_foreign_text_is_shown_and_does_nothing(opened: OpenPage, report_run) -> None:
     page = opened.page
     opened.wait_for_plots()

@@ -47,22 +47,24 @@
   };
   stagePickers.forEach((picker) => picker.addEventListener("change", () => showStage(picker.value)));
 
-  const samples = [...document.querySelectorAll(".sample")].map((element) => ({ element, failing: JSON.parse(element.dataset.failing) }));
+  const samples = [...document.querySelectorAll(".sample")].map((element) => ({ element, failing: JSON.parse(element.dataset.failing), slices: JSON.parse(element.dataset.slices) }));
   const variant = document.getElementById("filter-variant");
   const label = document.getElementById("filter-label");
+  const slice = document.getElementById("filter-slice");
   const regressions = document.getElementById("filter-regressions");
   const shown = document.getElementById("samples-shown");
   const filterSamples = () => {
     let count = 0;
-    samples.forEach(({ element, failing }) => {
+    samples.forEach(({ element, failing, slices }) => {
       const fits = failing.some(([name, kind]) => (variant.value === "" || name === variant.value) && (label.value === "" || kind === label.value));
-      element.hidden = !(fits && (!regressions.checked || element.dataset.referencePasses === "true"));
+      const inSlice = slice === null || slice.value === "" || slices.includes(slice.value);
+      element.hidden = !(fits && inSlice && (!regressions.checked || element.dataset.referencePasses === "true"));
       count += element.hidden ? 0 : 1;
     });
     shown.textContent = `${count} of ${samples.length} shown`;
   };
   if (samples.length > 0) {
-    [variant, label, regressions].forEach((control) => control.addEventListener("change", filterSamples));
+    [variant, label, slice, regressions].filter((control) => control !== null).forEach((control) => control.addEventListener("change", filterSamples));
     filterSamples();
   }
 

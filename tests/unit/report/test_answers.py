@@ -10,6 +10,10 @@ from perfbench.report.points import request_latencies
 from perfbench.results import RunFolder
 
 
+def text(answer: answers.Answer) -> str:
+    return "".join(piece.text for piece in answer.pieces if piece.kind != "missing")
+
+
 def test_every_sample_that_somebody_fails_is_there_and_no_other(folder: RunFolder, summary: Summary) -> None:
     failed = {record.sample_id for variant in summary.variants for record in folder.quality(variant) if not record.passed}
     browser = answers.failed_samples(folder, summary)
@@ -23,12 +27,13 @@ def test_a_sample_shows_the_answers_of_all_variants_side_by_side(folder: RunFold
     sample = next(sample for sample in answers.failed_samples(folder, summary).samples if sample.sample_id == "s015")
     assert [answer.variant for answer in sample.answers] == ["base", "base+lora", "adapter", "merged"]
     assert sample.answers[0].note == "timed out after 120 s <b>"
-    assert sample.answers[2].output == '{"intent": "HassTurnOn", "name": "lamp"}'
+    assert text(sample.answers[2]) == '{"intent": "HassTurnOn", "name": "lamp"}'
+    assert sample.slices == ("room=den",)
     assert not sample.reference_passes
 
 
 def test_long_answers_are_cut_aloud_and_controls_are_shown(folder: RunFolder, summary: Summary, report_run: ModuleType) -> None:
-    outputs = {sample.sample_id: sample.answers[0].output for sample in answers.failed_samples(folder, summary).samples}
+    outputs = {sample.sample_id: text(sample.answers[0]) for sample in answers.failed_samples(folder, summary).samples}
     assert outputs["s008"].endswith(f" … ({len(report_run.HOSTILE[8]) - 2000:,} more characters)")
     assert outputs["s007"] == "nul \u2400 escape \u241b[31mred\u241b[0m bell \u2407"
     assert "[U+202E]" in outputs["s006"] and "\u202e" not in outputs["s006"]
