@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
 from perfbench.errors import InputError
 from perfbench.quality.blind import cohens_kappa, human_summary, make_sheet, merged, read_sheet
@@ -106,8 +107,6 @@ def test_kappa_by_known_examples() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_kappa_is_scikit_learns(drawn: list[tuple[bool, bool]]) -> None:
-    from sklearn.metrics import cohen_kappa_score
-
     ours = cohens_kappa(drawn)
     if ours is not None:
         left, right = zip(*drawn, strict=True)

@@ -15,7 +15,8 @@ from perfbench.report.samples import Wanted, as_data, chosen, print_samples
 def record(sample: int, variant: str, *, passed: bool | None, label: str = "wrong answer", output: str | None = "blue", **more: object) -> QualityRecord:
     label = "correct answer" if passed else label
     return QualityRecord(
-        sample_id=f"s{sample}", variant=variant, prompt=f"colour {sample}?", prompt_sha256=str(sample), expected="red", output=output, passed=passed, label=label,
+        sample_id=f"s{sample}", variant=variant, prompt=f"colour {sample}?", prompt_sha256=str(sample), expected="red", output=output,
+        passed=passed, label=label,
         slices={"level": "hard" if sample % 2 else "easy"}, **more,  # type: ignore[arg-type]
     )  # fmt: skip
 
