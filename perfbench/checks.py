@@ -5,7 +5,7 @@ Both ask whole answers while nothing else asks. What has been checked stands in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perfbench.errors import EndpointError
 from perfbench.prepare import Prepared
@@ -16,6 +16,7 @@ from perfbench.quality.judge_apply import with_verdicts
 from perfbench.quality.reference import Subject, ask_served, mismatch_error, reference_check
 from perfbench.quality.spot_check import spot_check
 from perfbench.quality.token_answers import ask_tokens
+from perfbench.quality.under_load import BusyAnswer, comparable_stages, sampled, score_busy_and_idle
 from perfbench.records import ReferenceCheck
 from perfbench.results import RunFolder
 from perfbench.scenario import Scenario
@@ -168,3 +169,38 @@ def fidelity_variants(scenario: Scenario) -> frozenset[str]:
     """The adapter and everything merged from it, where both are served; else none."""
     merged = {variant for variant, kind in scenario.kinds.items() if kind == "merged"}
     return frozenset({"adapter", *merged}) if merged and "adapter" in scenario.variants else frozenset()
+
+
+def check_under_load(folder: RunFolder, prepared: Prepared, server: RunningServer, variant: str, on_count: OnCount) -> None:
+    """When all trials of a variant have been driven: ask some of their prompts again, with the server idle, and score both answers."""
+    scenario = prepared.scenario
+    quality, load_rows = scenario.quality, prepared.load_rows
+    driven = {trial.trial: trial.stage for trial in prepared.trials if trial.variant == variant}
+    if quality is None or quality.under_load is None or load_rows is None or variant in folder.finished("under_load"):
+        return
+    if not driven.keys() <= folder.finished("trial_finished").keys() | folder.finished("trial_skipped").keys():
+        return
+    stages = comparable_stages(scenario.load.stages, quality)
+    trials = {trial: stage for trial, stage in driven.items() if stage in stages}
+    answers = sampled(busy_answers(folder, trials), quality.under_load, scenario.load.seed)
+    if not answers:
+        return
+    records = score_busy_and_idle(
+        load_rows, quality, scenario.decoding, answers, variant=variant, url=server.url, model=server.plan.served_names[variant],
+        api_key_env=server.api_key_env, timeout_s=scenario.load.request_timeout_s, on_progress=on_count,
+    )  # fmt: skip
+    folder.write_under_load(variant, records)
+    folder.append_journal("under_load", variant, {"prompts": len({answer.prompt_id for answer in answers}), "answers": len(answers)})
+
+
+def busy_answers(folder: RunFolder, trials: Mapping[str, str]) -> list[BusyAnswer]:
+    """Whole answers of some trials (trial -> stage), in the order in which they were sent."""
+    import polars as pl
+
+    wanted = folder.records().filter(pl.col("trial").is_in(list(trials)) & (pl.col("status") == "ok") & pl.col("output_text").is_not_null())
+    rows = wanted.select("trial", "prompt_id", "output_text", "finish_reason").collect()
+    order = wanted.select("sent_ns").collect()["sent_ns"].arg_sort()
+    return [
+        BusyAnswer(stage=trials[row["trial"]], prompt_id=row["prompt_id"], output=row["output_text"], finish_reason=row["finish_reason"])
+        for row in rows[order].to_dicts()
+    ]

@@ -16,6 +16,8 @@ from perfbench.quality import spot_check
 from perfbench.quality.spot_check import HeldOut
 from perfbench.records import ModelInfo, TrialPlan
 from perfbench.scenario import Scenario
+from perfbench.scenario.quality import Quality
+from perfbench.scenario.references import Data
 from perfbench.serve.command import serve_findings
 from perfbench.trials import plan_trials
 from perfbench.variants import ResolvedModels, ServerPlan, plan_servers
@@ -38,6 +40,8 @@ class Prepared:
     """By stage."""
     held_out: HeldOut | None
     """None where the scenario has no quality block."""
+    load_rows: HeldOut | None
+    """The load's rows, ready to be scored; None where `quality.under_load` is not asked for."""
     hashes: dict[str, str]
     """What must be equal for two runs to have asked the same."""
 
@@ -56,6 +60,9 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     held_out = None
     if scenario.quality is not None:
         held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
+    load_rows = None
+    if scenario.quality is not None and scenario.quality.under_load is not None and scenario.load.data is not None:
+        load_rows = spot_check.prepare(_of_load(scenario.quality, scenario.load.data), scenario.prompt, scenario.decoding)
     models, infos = _resolve(scenario, say)
     return Prepared(
         scenario=scenario,
@@ -66,6 +73,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
         load_prompts=tuple(load_prompts),
         traces=traces,
         held_out=held_out,
+        load_rows=load_rows,
         hashes={
             "load_prompts": hash_all(load_prompts),
             **{f"trace.{stage}": trace.sha256 for stage, trace in traces.items()},
@@ -74,6 +82,11 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
             **(held_out.hashes if held_out else {}),
         },
     )
+
+
+def _of_load(quality: Quality, data: Data) -> Quality:
+    """The quality block over the load's rows; slices, groups and training data belong to the held-out ones."""
+    return quality.model_copy(update={"data": data, "slices": (), "groups": None, "train_data": None, "train_column": None})
 
 
 def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedModels, dict[str, ModelInfo]]:

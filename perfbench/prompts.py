@@ -40,6 +40,15 @@ class RenderedPrompt(msgspec.Struct, frozen=True, kw_only=True):
         return self.text if self.text is not None else msgspec.json.encode(self.messages).decode()
 
 
+def readable(prompt: str) -> str:
+    """A record's prompt for people: chat messages as `role: text`, one below the other; text as it is."""
+    try:
+        messages = msgspec.json.decode(prompt, type=list[dict[str, str]])
+    except msgspec.DecodeError:
+        return prompt
+    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
+
+
 class Renderer:
     """The scenario's templates, ready to be filled. Raises ScenarioError for one that cannot be parsed."""
 

@@ -308,6 +308,14 @@ class RunFolder:
         path = self.path / "foreign.json"
         return msgspec.json.decode(path.read_bytes(), type=list[ForeignResult]) if path.is_file() else []
 
+    def write_under_load(self, variant: str, records: Sequence[QualityRecord]) -> None:
+        (self.path / "quality" / "under_load").mkdir(exist_ok=True)
+        self.write_quality(f"under_load/{variant}", records)
+
+    def under_load(self, variant: str) -> list[QualityRecord]:
+        """Answers of load stages and idle answers to the same prompts, scored; empty where that was not asked for."""
+        return self.quality(f"under_load/{variant}")
+
     def write_judged(self, variant: str, verdicts: Sequence[JudgeRecord]) -> None:
         rows = [msgspec.structs.asdict(verdict) for verdict in verdicts]
         _write_table(self.path / "quality" / "judged" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_JUDGED_SCHEMA))

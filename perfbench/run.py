@@ -17,7 +17,16 @@ from pathlib import Path
 
 import msgspec
 
-from perfbench.checks import check_fidelity, check_held_out, check_judge_answers, check_quality, check_served_answers, judge_quality, skip_reference_check
+from perfbench.checks import (
+    check_fidelity,
+    check_held_out,
+    check_judge_answers,
+    check_quality,
+    check_served_answers,
+    check_under_load,
+    judge_quality,
+    skip_reference_check,
+)
 from perfbench.client_floor import measure_client_floor, rate_to_measure
 from perfbench.conclude import conclude
 from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
@@ -168,6 +177,8 @@ def _visit(run: _Run, visit: Visit, load: LoadProcess, contaminated: frozenset[s
                 _drive(run, trial, by_variant[trial.variant], load, sampler)
             for search in visit.searches:
                 _search(run, search, by_variant[search.variant], load, sampler)
+            for variant, server in by_variant.items():
+                check_under_load(folder, run.prepared, server, variant, lambda done, of: progress.update("load prompts, idle", completed=done, total=of))
             for server in servers:
                 sampler.remove_target(server.plan.name)
             progress.phase(f"stop {names}")

@@ -185,7 +185,7 @@ def trial_spec(
         drain_s=stage.drain_s,
         max_in_flight=stage.max_in_flight,
         request_timeout_s=scenario.load.request_timeout_s,
-        keep_text=scenario.load.keep_text,
+        keep_text=scenario.load.keep_text or (scenario.quality is not None and scenario.quality.under_load is not None),
         records_path=str(folder.records_path(trial.trial, 0)),
         spool_path=str(folder.spool_path(trial.trial, 0)),
         further=[

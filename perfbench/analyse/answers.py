@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perfbench.analyse.experiment import Experiment
-from perfbench.records import Equivalence, QualityRecord, QualitySummary
+from perfbench.records import Equivalence, QualityRecord, QualitySummary, UnderLoad
 from perfbench.results import RunFolder
 
 
@@ -35,6 +35,15 @@ def decided(folder: RunFolder, answers: Mapping[str, Sequence[QualityRecord]], v
     decision = decide(answers.get("base") or None, records, quality, judge)
     # Held against the verdicts as they were before people's labels were laid over them.
     return msgspec.structs.replace(decision, human=human_summary(folder.quality(variant), folder.human_labels()))
+
+
+def busy_and_idle(folder: RunFolder, experiment: Experiment) -> list[UnderLoad]:
+    """Every variant's answers in every load stage, held against its idle ones; empty where the scenario does not ask for it."""
+    if experiment.quality is None or experiment.quality.under_load is None:
+        return []
+    from perfbench.quality.under_load import under_load
+
+    return [one for variant in experiment.variants for one in under_load(folder.under_load(variant), experiment.quality)]
 
 
 def equivalence(answers: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:

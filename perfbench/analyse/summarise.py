@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from perfbench.analyse.answers import answers_of, decided, equivalence
+from perfbench.analyse.answers import answers_of, busy_and_idle, decided, equivalence
 from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities
 from perfbench.analyse.compare import compare
@@ -80,6 +80,7 @@ def summarise(folder: RunFolder) -> Summary:
         reference=reference,
         equivalence=equivalence(quality, experiment),
         contamination=next(iter(folder.finished("contamination").values()), None),
+        under_load=busy_and_idle(folder, experiment),
         sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},

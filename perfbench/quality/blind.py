@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from perfbench.errors import InputError
+from perfbench.prompts import readable
 from perfbench.records import BlindKey, HumanLabel, HumanSummary, QualityRecord
 
 COLUMNS = ("key", "prompt", "expected", "answer", "score", "stars", "comment")
@@ -44,7 +45,7 @@ def make_sheet(by_variant: Mapping[str, Sequence[QualityRecord]], *, samples: in
     table = csv.writer(written)
     table.writerow(COLUMNS)
     for name, record in zip(key.rows, rows, strict=True):
-        table.writerow([name, *(_cell(text) for text in (record.prompt, record.expected, record.output or "")), "", "", ""])
+        table.writerow([name, *(_cell(text) for text in (readable(record.prompt), record.expected, record.output or "")), "", "", ""])
     return written.getvalue(), key
 
 

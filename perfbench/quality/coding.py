@@ -187,7 +187,8 @@ def score(answer: Answered, problem: Problem, task: Coding, sandbox: Sandbox) ->
     first = verdicts[answers[0]]
     n, c = len(answers), sum(verdicts[output].passes for output in answers)
     failed = [True] * len(problem.tests) if first.problem is not None else [outcome is not None for outcome in first.outcomes]
-    scores = {"tests_pass": float(first.passes), "test_share": failed.count(False) / len(failed), **{f"pass_at_{k}": pass_at_k(n, c, k) for k in (1, task.k)}}
+    scores = {"tests_pass": float(first.passes), "test_share": failed.count(False) / len(failed)}
+    scores |= {f"pass_at_{k}": pass_at_k(n, c, k) for k in (1, task.k) if k <= n}
     if problem.visible:
         scores["visible_pass"] = float(not any(failed[: len(problem.visible)]))
     label = why.CORRECT if first.passes else _why_wrong(answers[0], first, failed, answer.finish_reason)

@@ -78,6 +78,7 @@ from perfbench.records.summary import (
     SteadyState,
     Summary,
     TrialSummary,
+    UnderLoad,
     VariantSummary,
 )
 from perfbench.records.two_runs import (
@@ -154,6 +155,7 @@ __all__ = [
     "TrialOutcome",
     "TrialPlan",
     "TrialSummary",
+    "UnderLoad",
     "Unlike",
     "VariantPlan",
     "VariantSummary",

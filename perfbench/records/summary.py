@@ -326,6 +326,25 @@ class CapacitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a closed loop of many streams completed a second, the start of a search for a rate."""
 
 
+class UnderLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers of one variant in one load stage, held against its idle answers to the same prompts."""
+
+    variant: str
+    stage: str
+    metric: str
+    n: int
+    """Prompts answered both ways."""
+    idle: float | None = None
+    busy: float | None = None
+    difference: Estimate | None = None
+    """busy - idle."""
+    changed: int = 0
+    """Prompts whose texts are not equal, whether that matters or not."""
+    verdict: Literal["pass", "fail", "inconclusive"]
+    reason: str
+    n_to_decide: int | None = None
+
+
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one variant."""
 
@@ -389,6 +408,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     equivalence: Equivalence | None = None
     """adapter and merged, where a run has checked the quality of both."""
     contamination: dict[str, Any] | None = None
+    under_load: list[UnderLoad] = []
+    """Empty where the scenario does not ask for it."""
     sandbox: dict[str, Any] | None = None
     """{level, other_user, leaks, refused}: what held the code that models wrote; None where none was run."""
     not_measured: dict[str, str] = {}

@@ -147,6 +147,27 @@ def human_table(by_variant: Mapping[str, HumanSummary | None]) -> Table:
     return Table("human", "What people say", "Spot-checks by people who did not know the variant, beside the automatic verdict.", columns, rows)
 
 
+def under_load_table(summary: Summary) -> Table:
+    """Whether answers get worse when the server is busy; no row where nobody asked."""
+    columns = (
+        Column("Variant", align="left"), Column("Stage", align="left"), Column("Verdict", align="left"), Column("Idle"), Column("Under load"),
+        Column("Difference"), Column("Prompts", "answered both ways"), Column("Texts changed", "prompts whose two answers are not the same text"),
+        Column("Reason", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(one.variant), Cell(one.stage), Cell(one.verdict, mark=one.verdict), Cell(formats.percent(one.idle)), Cell(formats.percent(one.busy)),
+            Cell(formats.DASH) if one.difference is None else Cell(
+                formats.share_of(one.difference.value), formats.interval(one.difference.ci95_low, one.difference.ci95_high, "share")
+            ),
+            Cell(formats.count(one.n)), Cell(formats.count(one.changed)), Cell(formats.one_line(one.reason)),
+        )
+        for one in summary.under_load
+    )  # fmt: skip
+    caption = "The same prompts, as answered in a load stage and as answered by the idle server."
+    return Table("under-load", "Quality under load", caption, columns, rows, details="Below a difference: its 95 % interval.")
+
+
 def confusion_tables(summary: Summary) -> list[Table]:
     """One confusion matrix a variant, where the task is a classification."""
     tables: list[Table] = []

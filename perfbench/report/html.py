@@ -77,6 +77,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "quality": evidence.quality_table(summary),
         "fidelity": fidelity_table(summary),
         "labels": evidence.labels_table(summary),
+        "under_load": evidence.under_load_table(summary),
         "human": evidence.human_table({name: variant.quality.human if variant.quality else None for name, variant in summary.variants.items()}),
         "confusion": evidence.confusion_tables(summary),
         "problems": problems,

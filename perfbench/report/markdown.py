@@ -33,6 +33,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     if headline is not None:
         parts.append(table_markdown(tax_table(summary, headline.stage)))
     parts.append(table_markdown(evidence.quality_table(summary)))
+    parts += [table_markdown(table) for table in [evidence.under_load_table(summary)] if table.rows]
     parts.append(table_markdown(fidelity_table(summary)))
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
     folded = [stage_table(summary), capacity_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]

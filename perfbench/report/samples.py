@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perfbench.errors import InputError
+from perfbench.prompts import readable
 from perfbench.records import QualityRecord
 from perfbench.report.formats import one_line, visible
 from perfbench.report.marks import Kind, pieces
@@ -118,7 +119,7 @@ def _print_sample(answers: Mapping[str, QualityRecord], console: Console) -> Non
     slices = "".join(f"  {column}={value}" for column, value in first.slices.items())
     seen = "  in the training data" if first.contaminated else ""
     console.rule(Text(one_line(f"{first.sample_id}{slices}{seen}", 200)), align="left", style="dim")
-    for title, text in (("prompt", first.prompt), ("expected", first.expected)):
+    for title, text in (("prompt", readable(first.prompt)), ("expected", first.expected)):
         console.print(Text(title, style="dim"))
         console.print(Text(visible(text, _TEXT_LIMIT)), soft_wrap=False)
     beside = console.width >= _NARROWEST * len(answers)

@@ -43,7 +43,7 @@ def print_report(summary: Summary, manifest: Manifest, console: Console, report_
     tables = [main_table(summary, manifest), stage_table(summary), capacity_table(summary), adapters_table(summary)]
     if headline is not None:
         tables.append(tax_table(summary, headline.stage))
-    tables += [fidelity_table(summary), evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
+    tables += [fidelity_table(summary), evidence.under_load_table(summary), evidence.roofline_table(summary), evidence.audit_findings_table(summary)]
     for table in tables:
         if table.rows:
             console.print()

@@ -74,6 +74,7 @@ def quality_findings(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         return
     if isinstance(task.get("samples"), int) and task["samples"] > 1 and not _mapping(scenario.get("decoding")).get("temperature"):
         yield Finding("quality.task.samples", "greedy answers are all the same; set `decoding.temperature` above 0, or ask once")
+    yield from _under_load(scenario, quality)
     gates = quality.get("metrics") if isinstance(quality.get("metrics"), (list, tuple)) else []
     if gates and quality.get("metric") is not None:
         yield Finding("quality.metric", "`metrics` is given too; give one of the two")
@@ -87,6 +88,17 @@ def quality_findings(scenario: Mapping[str, Any]) -> Iterator[Finding]:
         seen.add(metric)
         if problem is not None:
             yield Finding(key, problem)
+
+
+def _under_load(scenario: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Finding]:
+    if quality.get("under_load") is None:
+        return
+    load, most = _mapping(scenario.get("load")), quality.get("max_tokens", 256)
+    if load.get("data") is None or load.get("conversation") is not None:
+        yield Finding("quality.under_load", "needs single prompts with expected answers; give `load.data`, without `conversation`")
+    stages = [_mapping(stage) for stage in load.get("stages") or () if isinstance(load.get("stages"), (list, tuple))]
+    if not any(_mapping(stage.get("output")).get("max_tokens") == most and stage.get("response_format") is None for stage in stages):
+        yield Finding("quality.under_load", f"no stage asks as the check does; give one `output: {{max_tokens: {most}}}`, as `quality.max_tokens`")
 
 
 def _problem(metric: str, kind: str, task: Mapping[str, Any], quality: Mapping[str, Any], *, given: bool) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perfbench.errors import ScenarioError
-from perfbench.prompts import hash_all, render_data, request_body
+from perfbench.prompts import hash_all, readable, render_data, request_body
 from perfbench.scenario.model import Decoding, Output, Prompt
 from perfbench.scenario.references import Data
 
@@ -69,3 +69,9 @@ def test_fixed_output_ignores_the_end_token_and_natural_does_not(tmp_path):
     assert natural == {
         "model": "m", "messages": [{"role": "user", "content": "a"}], "temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 5, "stop": ["\n"],
     }  # fmt: skip
+
+
+def test_a_prompt_is_readable_for_people() -> None:
+    assert readable('[{"role":"system","content":"Be brief."},{"role":"user","content":"a\\nb"}]') == "system: Be brief.\nuser: a\nb"
+    assert readable("plain text") == "plain text"
+    assert readable('{"json": 1}') == '{"json": 1}'
