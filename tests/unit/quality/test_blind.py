@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -105,6 +105,7 @@ def test_kappa_by_known_examples() -> None:
     assert cohens_kappa([]) is None
 
 
+@settings(deadline=None)  # scikit-learn checks its input slowly the first time
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_kappa_is_scikit_learns(drawn: list[tuple[bool, bool]]) -> None:
     ours = cohens_kappa(drawn)
