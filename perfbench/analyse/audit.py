@@ -14,6 +14,7 @@ from typing import Literal
 import polars as pl
 
 from perfbench.analyse.audit_machine import machine_checks
+from perfbench.analyse.audit_workers import worker_checks
 from perfbench.analyse.checks import graded
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.window import scheduled_in_window, window_s
@@ -87,7 +88,8 @@ def _client_checks(given: AuditInput, measured: pl.DataFrame) -> Iterator[AuditC
         said = f"{outcome.held_back} arrivals were held back at max_in_flight = {given.stage.max_in_flight}; the load was no longer open-loop"
         yield graded("held back", share, HELD_BACK_SHARE, said if outcome.held_back else "no arrival was held back")
     seconds = window_s(outcome)
-    if outcome.client_cpu_s is not None and seconds > 0:
+    yield from worker_checks(outcome, seconds, cpu=CLIENT_CPU_SHARE, send_lag=_send_lag_limits(measured))
+    if not outcome.workers and outcome.client_cpu_s is not None and seconds > 0:
         share = outcome.client_cpu_s / seconds
         said = f"the load process used {share:.0%} of a core; above {CLIENT_CPU_SHARE[0]:.0%} it may be what was measured"
         yield graded("client CPU", share, CLIENT_CPU_SHARE, said, "cores")
@@ -103,15 +105,23 @@ def _client_checks(given: AuditInput, measured: pl.DataFrame) -> Iterator[AuditC
 
 
 def _send_lag(stage: Stage, measured: pl.DataFrame) -> Iterator[AuditCheck]:
-    lags, first = measured["send_lag_s"].drop_nulls(), measured["ttft_s"].median()
-    if lags.is_empty() or not isinstance(first, float):
+    lags, limits = measured["send_lag_s"].drop_nulls(), _send_lag_limits(measured)
+    if lags.is_empty() or limits is None:
         return
-    lag = lags.quantile(0.99, "higher")
+    lag, (suspect, void) = lags.quantile(0.99, "higher"), limits
     assert lag is not None
-    suspect, void = (max(floor, share * first) for floor, share in zip(SEND_LAG_FLOOR_S, SEND_LAG_OF_TTFT, strict=True))
     late = "after its scheduled time" if stage.arrival != "closed" else "after its stream was free"
     said = f"requests were sent up to {lag * 1e3:.1f} ms {late} (p99); above {suspect * 1e3:.1f} ms that distorts the load"
     yield graded("send lag", lag, (suspect, void), said, "s")
+
+
+def _send_lag_limits(measured: pl.DataFrame) -> tuple[float, float] | None:
+    """(suspect, void) in seconds; None where no request has a TTFT to hold them against."""
+    first = measured["ttft_s"].median()
+    if not isinstance(first, float):
+        return None
+    suspect, void = (max(floor, share * first) for floor, share in zip(SEND_LAG_FLOOR_S, SEND_LAG_OF_TTFT, strict=True))
+    return suspect, void
 
 
 def _floor(floor: ClientFloor | None, measured: pl.DataFrame) -> Iterator[AuditCheck]:

@@ -71,6 +71,8 @@ class Worker:
         gevent.spawn(self._watch_master)
         driving = gevent.spawn(self._drive_all)
         self._runner.greenlet.join()  # ends when the master says quit
+        if self._trial is not None:
+            self.leave(f"the master at {self._master} has ended in the middle of a trial", LoadError.exit_code)
         driving.kill()
         self._remove_files()
         _say("the master is done")
