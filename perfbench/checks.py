@@ -25,8 +25,6 @@ from perfbench.serve.together import RunningServer
 OnCount = Callable[[int, int], None]
 """How many of how many are done."""
 
-_FIDELITY_PROMPTS = 64
-"""Without a quality block, whose `fidelity_prompts` says it."""
 _REFERENCE_CONCURRENCY = 4
 _REFERENCE_MAX_TOKENS = 64
 """Enough to tell rounding from nonsense, and short enough that the reference scores them in seconds on a CPU."""
@@ -147,19 +145,16 @@ def check_quality(
 
 
 def check_fidelity(folder: RunFolder, prepared: Prepared, server: RunningServer, variant: str, on_count: OnCount) -> None:
-    """Ask adapter and merged variants the same prompts greedily, token by token; nothing where the run has not both, or where that has been done."""
-    scenario = prepared.scenario
-    asked = fidelity_variants(scenario)
-    wanted = scenario.quality.fidelity_prompts if scenario.quality is not None else _FIDELITY_PROMPTS
-    if variant not in asked or not wanted or variant in folder.finished("fidelity_asked"):
+    """Ask adapter and merged variants held-out prompts greedily, token by token; nothing where the run has not both, or has no held-out samples."""
+    scenario, quality = prepared.scenario, prepared.scenario.quality
+    if quality is None or prepared.held_out is None or not quality.fidelity_prompts or variant not in fidelity_variants(scenario):
         return
-    prompts = (prepared.held_out.prompts if prepared.held_out else prepared.driven_prompts)[:wanted]
-    quality = scenario.quality
+    if variant in folder.finished("fidelity_asked"):
+        return
     answers = ask_tokens(
-        server.url, prompts, scenario.decoding, model=server.plan.served_names[variant], api_key_env=server.api_key_env,
-        max_tokens=quality.max_tokens if quality is not None else _REFERENCE_MAX_TOKENS,
-        concurrency=quality.concurrency if quality is not None else _REFERENCE_CONCURRENCY,
-        timeout_s=scenario.load.request_timeout_s, on_progress=on_count,
+        server.url, prepared.held_out.prompts[: quality.fidelity_prompts], scenario.decoding, model=server.plan.served_names[variant],
+        api_key_env=server.api_key_env, max_tokens=quality.max_tokens, concurrency=quality.concurrency, timeout_s=scenario.load.request_timeout_s,
+        on_progress=on_count,
     )  # fmt: skip
     folder.write_token_answers(variant, answers)
     folder.append_journal("fidelity_asked", variant, {"n": len(answers)})

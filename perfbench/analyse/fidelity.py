@@ -31,8 +31,8 @@ NEAR_TIE_NATS = 0.1
 
 
 def fidelity(folder: RunFolder, manifest: Manifest, experiment: Experiment, quality: Mapping[str, Sequence[QualityRecord]]) -> list[FidelitySummary]:
-    """One summary for each merged variant; empty where the run has no adapter or nothing merged."""
-    if ADAPTER not in experiment.variants:
+    """One summary for each merged variant; empty where the run has no adapter or nothing merged, or asks no held-out samples."""
+    if ADAPTER not in experiment.variants or experiment.quality is None:
         return []
     decoding = manifest.scenario.get("decoding") or {}
     left = folder.token_answers(ADAPTER)

@@ -91,11 +91,16 @@ def test_what_the_adapter_differs_from_itself_by(run: Any, quality_block: dict[s
     assert found.differing is not None and found.differing.value == 0.0
 
 
-def test_without_quality_the_task_is_not_measured(run: Any) -> None:
-    run.manifest([], variants=["adapter", "merged"])
+def test_a_task_that_was_not_measured_says_so(run: Any, quality_block: dict[str, Any]) -> None:
+    run.manifest([], variants=["adapter", "merged"], quality=quality_block)
     (found,) = summarise(run.folder).fidelity
     assert (found.verdict, found.difference) == ("cannot tell", None)
-    assert "no quality check" in found.not_measured
+    assert "no quality check of both" in found.not_measured and "tokens: " in found.not_measured
+
+
+def test_without_held_out_samples_there_is_nothing_to_tell(run: Any) -> None:
+    run.manifest([], variants=["adapter", "merged"])
+    assert summarise(run.folder).fidelity == []
 
 
 @pytest.mark.parametrize("variants", [["merged"], ["adapter"], ["base", "base+lora"]])
