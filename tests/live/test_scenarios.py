@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 from perfbench.errors import PerfbenchError, ServerError
+from perfbench.prompts import RenderedPrompt
+from perfbench.quality.token_answers import ask_tokens
 from perfbench.results import RunFolder
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario, load_scenario
-from perfbench.scenario.model import Endpoint, Serve
+from perfbench.scenario.model import Decoding, Endpoint, Serve
 from perfbench.scenario.paths import cache_folder
 from perfbench.scenario.short_form import short_form
 from perfbench.serve.server import Server, installed_vllm
@@ -83,3 +85,21 @@ def test_a_scenario_runs_in_its_short_form(path: Path, served: dict[str, Endpoin
     if scenario.quality is not None:
         assert variant.quality is not None
         assert variant.quality.n > 0
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_greedy_answers_come_with_their_tokens_and_log_probabilities(served: dict[str, Endpoint], chat: bool) -> None:
+    """What merge fidelity is told by: vLLM's own names for tokens in both of its forms of log-probabilities."""
+    texts = ("turn on the lamp", "what time is it")
+    prompts = [
+        RenderedPrompt(prompt_id=text, messages=[{"role": "user", "content": text}] if chat else None, text=None if chat else text, sha256=text)
+        for text in texts
+    ]  # fmt: skip
+    endpoint = served["adapter"]
+    answers = ask_tokens(endpoint.url, prompts, Decoding(), model=endpoint.model, api_key_env=None, max_tokens=12, concurrency=2, timeout_s=120)
+    for answer in answers:
+        assert answer.output and len(answer.token_ids) == len(answer.logprobs) == len(answer.runner_up_ids) > 0
+        assert all(logprob <= 0 for logprob in answer.logprobs)
+        # Greedy: at every position the token is the best one, and the runner-up another one.
+        assert all(second is not None and second <= best for best, second in zip(answer.logprobs, answer.runner_up_logprobs, strict=True))
+        assert all(one != other for one, other in zip(answer.token_ids, answer.runner_up_ids, strict=True))
