@@ -43,6 +43,7 @@ from perfbench.results import RunFolder, write_records
 from perfbench.sample import Sampler, SampleTarget
 from perfbench.saturation import SaturationWatch, why_skipped
 from perfbench.scenario import Scenario
+from perfbench.scenario.quality_metrics import quality_warnings
 from perfbench.searching import ProbeWatch, describe, next_probe, searches_left, write_probe
 from perfbench.serve.command import server_command, shell_line
 from perfbench.serve.endpoint import check_endpoints
@@ -283,6 +284,8 @@ def dry_run_lines(scenario: Scenario) -> list[str]:
     driven_s = times * sum(stage.warmup_s + (stage.duration_s if stage.requests is None else 0.0) for stage in stages)
     counted = times * sum(stage.requests or 0 for stage in stages)
     requests = f" and windows of {counted} requests together" if counted else ""
+    weak = [] if scenario.quality is None else quality_warnings(scenario.quality.model_dump(mode="json"))
+    lines += [f"# quality: {warning}" for warning in weak]
     return [*lines, f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load{requests} without drains and server starts"]
 
 

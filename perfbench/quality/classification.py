@@ -20,6 +20,7 @@ import numpy as np
 from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import labels as why
 from perfbench.quality.intervals import Array, as_floats
+from perfbench.quality.refusals import refuses
 from perfbench.quality.rows import SHOWN, HeldOutRows
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.quality import Classification
@@ -92,7 +93,7 @@ def _why_wrong(output: str, predicted: str, known: Sequence[str], finish_reason:
         return why.WRONG
     if not output.strip():
         return why.TOO_SHORT
-    if why.refuses(output):
+    if refuses(output):
         return why.UNSAFE_REFUSAL
     if any(_words(label) in _words(output) for label in known):
         return why.WRONG_FORMAT

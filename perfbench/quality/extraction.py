@@ -28,6 +28,7 @@ import msgspec
 
 from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import labels as why
+from perfbench.quality.refusals import refuses
 from perfbench.quality.rows import HeldOutRows
 from perfbench.quality.schema import Schema, read_schema
 from perfbench.quality.scoring import Answered, Scored, Scorer
@@ -178,7 +179,7 @@ def _why_wrong(output: str, reading: Reading, wanted: dict[Path, Any], answered:
 def _why_unread(output: str, finish_reason: str | None) -> str:
     if finish_reason == "length":
         return why.TOO_VERBOSE
-    if why.refuses(output):
+    if refuses(output):
         return why.UNSAFE_REFUSAL
     return why.INVALID_JSON if "{" in output else why.IGNORED
 

@@ -114,7 +114,31 @@ def quality_table(summary: Summary) -> Table:
         for name, quality in qualities.items()
     )
     caption = "The same held-out samples, prompts and decoding for every variant."
-    return Table("quality", "Quality by variant", caption, columns, rows, details="Below a figure: its 95 % interval.")
+    return Table("quality", "Quality by variant", caption, columns, rows, details=" ".join(["Below a figure: its 95 % interval.", *_quality_notes(summary)]))
+
+
+def _quality_notes(summary: Summary) -> list[str]:
+    """Sentences that stand by every reading of the quality table: weak metrics, metrics not run, the judge, adapter against merged."""
+    qualities = _qualities(summary)
+    notes = list(dict.fromkeys(f"Warning: {warning}." for quality in qualities.values() for warning in quality.warnings))
+    notes += dict.fromkeys(f"Not run: {metric} ({why})." for quality in qualities.values() for metric, why in quality.not_run.items())
+    for name, quality in qualities.items():
+        if quality.judge is not None:
+            judge, kappa = quality.judge, formats.DASH if quality.judge.kappa is None else f"{quality.judge.kappa:.2f}"
+            changed, cost = formats.percent(judge.inconsistent), formats.DASH if judge.usd is None else f"{judge.usd:.3g} USD"
+            notes.append(
+                f"{name} was judged by {judge.model}: {judge.verdicts} verdicts, {judge.unread} unread, {formats.count(judge.prompt_tokens)} + "
+                f"{formats.count(judge.output_tokens)} tokens, cost {cost}; {changed} of pairs changed with the order; "
+                f"kappa with people {kappa} over {judge.kappa_n} answers."
+            )
+    if summary.equivalence is not None:
+        same = summary.equivalence
+        told = {"same": "are the same", "different": "differ", "cannot tell": "cannot be told to be the same"}[same.verdict]
+        notes.append(
+            f"{same.left} and {same.right} {told}: {same.metric} differs by {same.difference:+.3f} "
+            f"(90 % interval {same.ci90_low:+.3f} to {same.ci90_high:+.3f}), margin {same.margin:g}; {formats.percent(same.flip_rate.value)} of samples flip."
+        )
+    return notes
 
 
 def _estimate_cell(quality: QualitySummary, metric: str) -> Cell:

@@ -1,6 +1,7 @@
 import pytest
 
-from perfbench.quality.labels import LABELS, refuses
+from perfbench.quality.labels import LABELS
+from perfbench.quality.refusals import refuses
 
 
 def test_the_labels_are_the_twelve_of_the_research_and_three_more() -> None:
@@ -14,12 +15,44 @@ def test_the_labels_are_the_twelve_of_the_research_and_three_more() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["I'm sorry, but I can't help.", "I cannot answer this.", "  Sorry, I am not able to do that", "As an AI language model, I", "I\u2019m unable to"],
+    [
+        "I'm sorry, but I can't help.",
+        "I cannot answer this.",
+        "  Sorry, I am not able to do that",
+        "As an AI language model, I",
+        "I\u2019m unable to",
+        "Unfortunately, I cannot provide instructions",
+        "I must decline.",
+        "I'm not allowed to share this",
+        "No, I won\u2019t do that",
+        "It would be illegal to do this",
+        "**I cannot** help",
+        "I apologize, but I cannot assist with that request",
+        "Leider kann ich dabei nicht helfen.",
+        "Es tut mir leid, aber ich darf das nicht beantworten.",
+        "Ich kann Ihnen dabei nicht helfen.",
+    ],
 )
 def test_refusals_are_seen(text: str) -> None:
     assert refuses(text)
 
 
-@pytest.mark.parametrize("text", ["", "Sorry is the word he used.", "The answer is: I cannot", "cannot", '{"a": "I cannot"}', "I can help with that"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Sorry is the word he used.",
+        "The answer is: I cannot",
+        "cannot",
+        '{"a": "I cannot"}',
+        "I can help with that",
+        "Sorry for the delay: the train leaves at nine.",
+        "Leider regnet es.",
+        "It is not far",
+        "As an aid, take a map",
+        "No.",
+        "Well, I can",
+    ],
+)
 def test_answers_are_not_taken_for_refusals(text: str) -> None:
     assert not refuses(text)

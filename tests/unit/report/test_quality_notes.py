@@ -1,0 +1,28 @@
+"""What stands by the quality table: weak metrics, metrics not run, what the judge took, whether adapter and merged are the same."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perfbench.records import Equivalence, Estimate, JudgeSummary, Summary
+from perfbench.report.evidence import quality_table
+
+
+def test_the_notes_of_the_quality_table(summary: Summary) -> None:
+    name, variant = next((name, variant) for name, variant in summary.variants.items() if variant.quality is not None)
+    assert variant.quality is not None
+    judge = JudgeSummary(model="big", verdicts=40, unread=2, prompt_tokens=12_000, output_tokens=900, inconsistent=0.125, kappa=0.61, kappa_n=20)
+    quality = msgspec.structs.replace(
+        variant.quality, warnings=["a weak metric decides alone: bleu"], not_run={"human_score": "no human labels have been imported"}, judge=judge
+    )
+    same = Equivalence(
+        left="adapter", right="merged", verdict="same", metric="exact_match", margin=0.05, n=100, flip_rate=Estimate(value=0.02), differing_outputs=3,
+        difference=0.01, ci90_low=-0.02, ci90_high=0.03, n_to_decide=None,
+    )  # fmt: skip
+    changed = msgspec.structs.replace(summary, variants={**summary.variants, name: msgspec.structs.replace(variant, quality=quality)}, equivalence=same)
+    details = quality_table(changed).details
+    assert "Warning: a weak metric decides alone: bleu." in details
+    assert "Not run: human_score (no human labels have been imported)." in details
+    assert "40 verdicts, 2 unread, 12,000 + 900 tokens, cost –; 12.5 % of pairs" in details.replace("—", "–").replace("cost -", "cost –")
+    assert "kappa with people 0.61 over 20 answers" in details
+    assert "adapter and merged are the same: exact_match differs by +0.010 (90 % interval -0.020 to +0.030), margin 0.05; 2.0 % of samples flip." in details
