@@ -22,7 +22,7 @@ from perfbench.variants import ServerPlan
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios" / "quality"
 TASKS = ("classification", "extraction", "qa", "domain-qa", "summarisation", "translation", "chat", "instructions", "rag")
-ROWS, TOKENS = 3, 24
+ROWS, TOKENS = 2, 24
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(installed_vllm() is None, reason="vLLM is not installed")]
 

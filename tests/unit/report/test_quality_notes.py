@@ -6,6 +6,7 @@ import msgspec
 
 from perfbench.records import Equivalence, Estimate, JudgeSummary, Summary
 from perfbench.report.evidence import quality_table
+from perfbench.report.formats import DASH
 
 
 def test_the_notes_of_the_quality_table(summary: Summary) -> None:
@@ -23,6 +24,6 @@ def test_the_notes_of_the_quality_table(summary: Summary) -> None:
     details = quality_table(changed).details
     assert "Warning: a weak metric decides alone: bleu." in details
     assert "Not run: human_score (no human labels have been imported)." in details
-    assert "40 verdicts, 2 unread, 12,000 + 900 tokens, cost –; 12.5 % of pairs" in details.replace("—", "–").replace("cost -", "cost –")
+    assert f"40 verdicts, 2 unread, 12,000 + 900 tokens, cost {DASH}; 12.5 % of pairs" in details
     assert "kappa with people 0.61 over 20 answers" in details
     assert "adapter and merged are the same: exact_match differs by +0.010 (90 % interval -0.020 to +0.030), margin 0.05; 2.0 % of samples flip." in details
