@@ -1,6 +1,6 @@
 """Do 95% intervals hold the truth 95 times in 100? The code of real runs (analyse/intervals.py) on synthetic queues whose truth is known.
 
-    python benchmarks/statistics/coverage.py [--quick] > /tmp/coverage.md          (4 minutes on one core; --quick: 20 s)
+    python -m benchmarks.statistics.coverage [--quick] > /tmp/coverage.md          (4 minutes on one core; --quick: 20 s)
 
 A cell is a queue, its load, and the number of requests in the measured window. `given` is the share of windows that get an interval at all; `covers`, of those
 given, the share that hold the truth; `false`, of all windows, those that show a false interval. A cell fails when at least 90% of windows get an interval and
@@ -18,8 +18,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import queues
 
+from benchmarks.statistics import queues
 from perfbench.analyse.intervals import Dependence, dependence, mean_interval, percentile_interval, rate_interval
 from perfbench.analyse.stats import Interval
 

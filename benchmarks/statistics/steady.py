@@ -1,6 +1,6 @@
 """How often the steady-state test (analyse/steady.py) errs, on windows whose state is known.
 
-    python benchmarks/statistics/steady.py > /tmp/steady.md                                       (2 minutes)
+    python -m benchmarks.statistics.steady > /tmp/steady.md                                       (2 minutes)
 
 False alarms: stationary queues, 60 s windows after a warm-up. Misses: the same with a drift of the time per token, a level shift, or more arrivals than
 the server can carry.
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
-import queues
 
+from benchmarks.statistics import queues
 from perfbench.analyse.steady import steady_state
 from perfbench.records import TrialOutcome
 from perfbench.scenario.model import Output, Stage

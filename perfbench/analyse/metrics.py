@@ -153,6 +153,34 @@ METRICS: tuple[Metric, ...] = (
         "CPU server this holds weights and KV cache, and is never called VRAM.", "lower", "psutil", "the server is an endpoint that we did not start",
         computed_in="analyse/memory.py",
     ),
+    Metric(
+        "kv_cache_tokens", "tokens", "as the engine says", "Tokens that fit in the KV cache: prompts and answers of all sequences together.", "higher",
+        "the engine's log and /metrics (vllm:cache_config_info)", "the engine does not say", computed_in="analyse/memory.py",
+    ),
+    Metric(
+        "weights_bytes", "bytes", "size of the files x bytes of the served dtype / bytes of theirs", "Part of the memory ledger: the weights as served.",
+        "lower", "headers of the files served", "quantised on loading, a dtype that the engine chooses, or an endpoint", computed_in="analyse/memory.py",
+    ),
+    Metric(
+        "kv_cache_bytes", "bytes", "as the engine says", "Part of the memory ledger: what the engine reserves for the KV cache.", "neither", "the engine's log",
+        "the engine does not say", computed_in="analyse/memory.py",
+    ),
+    Metric(
+        "lora_bytes", "bytes", "adapter's weights x reserved rank / its rank x slots", "Part of the memory ledger: the engine's LoRA slots, a lower bound.",
+        "lower", "the adapter's config, --max-lora-rank and --max-loras", "an endpoint, or the adapter is not known", computed_in="analyse/memory.py",
+    ),
+    Metric(
+        "rest_bytes", "bytes", "peak - weights_bytes - kv_cache_bytes - lora_bytes", "Part of the memory ledger: activations, code, everything else.", "lower",
+        "the parts above", "a part is not known, or is reserved and not resident", computed_in="analyse/memory.py",
+    ),
+    Metric(
+        "server_hour_usd", "USD", "cost.server_hour_usd, or cost.gpu_hour_usd x gpus_per_server", "Price of the server's hour, of which every price is made.",
+        "lower", "the scenario's price", "no price, or an endpoint whose GPUs are not known", computed_in="analyse/cost.py",
+    ),
+    Metric(
+        "gpus_per_server", "GPUs", "tensor x pipeline x data parallel", "GPUs that one server takes.", "lower", "the server's flags",
+        "the server is an endpoint that we did not start", computed_in="analyse/cost.py",
+    ),
 )  # fmt: skip
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
@@ -177,8 +205,9 @@ Made from the table in `perfbench/analyse/metrics.py`; do not edit (`perfbench m
 
 `sch` scheduled, `s` first byte handed to the kernel, `f` and `l` arrival of the first and last chunk with content or reasoning, `n` output tokens by
 the server's usage. Latencies are of requests *scheduled* in the measured window, rates of requests that *ended* in it (`perfbench/analyse/window.py`
-says why). A percentile is the smallest measured value that at least so many percent of the values do not exceed; it is left out where fewer than one
-value can be expected above it (p99 needs 100 requests). Not measured is None, prints as a dash, and is never 0.
+says why), of its steady part where that can be told. A percentile is the smallest measured value that at least so many percent of the values do not exceed;
+it is left out where fewer than one value can be expected above it (p99 needs 100 requests). Intervals, steady state and audit:
+[statistics.md](statistics.md). Not measured is None, prints as a dash, and is never 0.
 
 | name | unit | formula | meaning | better | source | None when |
 |---|---|---|---|---|---|---|

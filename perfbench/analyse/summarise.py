@@ -15,6 +15,7 @@ from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities
 from perfbench.analyse.compare import compare
 from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
+from perfbench.analyse.definitions import Recomputed, definitions_of_run
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.fidelity import fidelity
 from perfbench.analyse.memory import memory_summary
@@ -87,6 +88,21 @@ def summarise(folder: RunFolder) -> Summary:
         fidelity=faithful,
         variations=experiment.variations,
     )
+
+
+def recomputed(folder: RunFolder, tool: str) -> list[Recomputed]:
+    """The run's stages by another tool's formulas, over the requests that our own figures are of."""
+    manifest = folder.manifest()
+    experiment = experiment_of(manifest)
+    servers = {name: msgspec.convert(data, ServerInfo) for name, data in folder.finished("server_ready").items()}
+    by_variant = {variant: server for server in servers.values() for variant in server.variants}
+    trials = analyse_trials(folder, manifest, experiment, Telemetry.of(folder), by_variant)
+    windows = [
+        (trial.plan.trial, trial.plan.variant, trial.plan.stage, scheduled_in_window(trial.outcome))
+        for trial in trials
+        if trial.usable and trial.plan.search is None
+    ]
+    return definitions_of_run(tool, folder.records(), windows, {metric: limit.limit_s for metric, limit in experiment.slo.items()})
 
 
 def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:

@@ -12,6 +12,20 @@ import typer
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 RunsOption = Annotated[Path, typer.Option("--out", help="Folder that run folders are made in.")]
+DefinitionsOption = Annotated[
+    str | None,
+    typer.Option("--definitions", help="Another tool's figures beside ours: vllm, guidellm, aiperf or inference-perf.", show_default=False),
+]
+
+
+def checked_tool(name: str) -> str:
+    """The name of a tool whose definitions are known; raises InputError for any other."""
+    from perfbench.analyse.definitions import TOOLS
+    from perfbench.errors import InputError
+
+    if name not in TOOLS:
+        raise InputError(f"--definitions: expected one of {', '.join(TOOLS)}, got {name}")
+    return name
 
 
 def print_json(value: Any) -> None:
@@ -19,6 +33,21 @@ def print_json(value: Any) -> None:
     import msgspec
 
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
+
+
+def print_table(table: Any) -> None:
+    """One of the report's tables: drawn in a terminal, Markdown in a pipe."""
+    if not sys.stdout.isatty():
+        from perfbench.report.markdown import table_markdown
+
+        sys.stdout.write(table_markdown(table) + "\n")
+        return
+    from rich.console import Console
+
+    from perfbench.report.terminal import fitted
+
+    console = Console()
+    console.print(fitted(table, console.width))
 
 
 def show_run(folder: Any, as_json: bool) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perfbench.cli.app import app
-from perfbench.cli.output import JsonFlag, QuietFlag, RunsOption, show_run
+from perfbench.cli.output import DefinitionsOption, JsonFlag, QuietFlag, RunsOption, checked_tool, print_json, print_table, show_run
 from perfbench.cli.scale import ListenOption, PageFlag, ProcessesOption, WorkersOption
+
+if TYPE_CHECKING:
+    from perfbench.results import RunFolder
 
 NoFloorFlag = Annotated[bool, typer.Option("--no-client-floor", help="Do not drive a server that answers at once for a second, to know the client.")]
 NoReferenceFlag = Annotated[bool, typer.Option("--no-reference-check", help="Do not put served answers to transformers before load.")]
@@ -83,14 +86,33 @@ def demo(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonFlag = False) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")], definitions: DefinitionsOption = None, as_json: JsonFlag = False
+) -> None:
     """Analyse a run again from its folder and render its reports. Example: perfbench report results/my-model-..."""
     from perfbench.conclude import conclude
     from perfbench.results import RunFolder
 
     run_folder = RunFolder.open(folder)
+    if definitions is not None:
+        _print_recomputed(run_folder, checked_tool(definitions), as_json)
+        return
     conclude(run_folder)
     show_run(run_folder, as_json)
+
+
+def _print_recomputed(folder: RunFolder, tool: str, as_json: bool) -> None:
+    """The run by another tool's formulas; nothing is written into its folder."""
+    from perfbench.analyse.summarise import recomputed
+    from perfbench.report.definitions import recomputed_table
+
+    rows = recomputed(folder, tool)
+    if not rows:
+        typer.echo("no trial of this run can be used: all are missing or void (perfbench report says why)", err=True)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(recomputed_table(tool, rows))
 
 
 def shipped_scenario(name: str) -> Path:

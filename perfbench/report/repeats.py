@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from perfbench.records import Summary, TrialSummary, VariantSummary
+from perfbench.records import Estimate, Summary, TrialSummary, VariantSummary
 
 Statistic = Literal["mean", "p50", "p90", "p95", "p99"]
 RateName = Literal["requests_per_s", "output_tokens_per_s", "goodput_per_s"]
@@ -22,6 +22,9 @@ class OverRepeats(NamedTuple):
     low: float | None
     high: float | None
     n: int
+    ci95_low: float | None = None
+    """Of the mean, each repeat a cluster; None where there is no interval."""
+    ci95_high: float | None = None
 
 
 class HeadlineStage(NamedTuple):
@@ -63,12 +66,20 @@ def over_repeats(values: Iterable[float | None]) -> OverRepeats:
 def metric_over_repeats(variant: VariantSummary, stage: str, metric: str, statistic: Statistic) -> OverRepeats:
     """One statistic of one metric over the usable repeats of a stage."""
     summaries = (trial.metrics.get(metric) for trial in usable_trials(variant, stage))
-    return over_repeats(getattr(summary, statistic) for summary in summaries if summary is not None)
+    found = over_repeats(getattr(summary, statistic) for summary in summaries if summary is not None)
+    together = variant.stages.get(stage)
+    return _sure(found, together.metrics.get(metric, {}).get(statistic) if together is not None else None)
 
 
 def rate_over_repeats(variant: VariantSummary, stage: str, rate: RateName) -> OverRepeats:
     """One rate over the usable repeats of a stage."""
-    return over_repeats(getattr(trial.rates, rate) for trial in usable_trials(variant, stage))
+    found = over_repeats(getattr(trial.rates, rate) for trial in usable_trials(variant, stage))
+    together = variant.stages.get(stage)
+    return _sure(found, together.rates.get(rate) if together is not None else None)
+
+
+def _sure(found: OverRepeats, estimate: Estimate | None) -> OverRepeats:
+    return found if estimate is None else found._replace(ci95_low=estimate.ci95_low, ci95_high=estimate.ci95_high)
 
 
 def meets_slo(variant: VariantSummary, stage: str) -> bool | None:

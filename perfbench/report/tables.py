@@ -35,7 +35,7 @@ SYMBOLS: dict[Mark, str] = {
 }  # fmt: skip
 LEGEND = "▲ better, ▼ worse, ≈ no difference that counts, ? cannot tell: the mean, against {reference} at the same stage."
 OVER_REPEATS = "Each figure is the mean over the repeats that the audit does not call void."
-RANGES = "Below a figure: its range over repeats."
+RANGES = "Below a figure: its 95 % interval; where the windows are too short for one, its range over repeats."
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,9 @@ def _speed_cells(summary: Summary, name: str, headline: HeadlineStage, reference
 
 
 def range_cell(value: OverRepeats, unit: str, mark: Mark | None = None) -> Cell:
-    """The mean, with the range over repeats where there is more than one."""
-    return Cell(formats.quantity(value.mean, unit), formats.interval(value.low, value.high, unit) if value.n > 1 else "", mark)
+    """The mean with its 95% interval; without one, with the range over repeats where there is more than one."""
+    sure = formats.interval(value.ci95_low, value.ci95_high, unit)
+    return Cell(formats.quantity(value.mean, unit), sure or (f"range {formats.interval(value.low, value.high, unit)}" if value.n > 1 else ""), mark)
 
 
 def memory_cell(variant: VariantSummary) -> Cell:
@@ -278,21 +279,16 @@ def latency_table(summary: Summary, stage: str) -> Table:
     columns = (Column("Metric", align="left"), Column("Variant", align="left"), *(Column(name) for name in ("mean", "p50", "p90", "p95", "p99", "n")))
     metrics = dict.fromkeys(metric for variant in summary.variants.values() for trial in usable_trials(variant, stage) for metric in trial.metrics)
     rows = tuple(_latency_row(summary, stage, metric, name) for metric in metrics for name in summary.variants)
-    details = "Below a mean: what the 95 % intervals of all repeats span. Below a percentile: its range over repeats."
-    return Table(f"latency-{stage}", f"Latency at stage {stage}", OVER_REPEATS, columns, rows, details=details)
+    return Table(f"latency-{stage}", f"Latency at stage {stage}", OVER_REPEATS, columns, rows, details=RANGES)
 
 
 def _latency_row(summary: Summary, stage: str, metric: str, name: str) -> tuple[Cell, ...]:
     variant, unit = summary.variants[name], metric_unit(summary, metric)
     found = [trial.metrics[metric] for trial in usable_trials(variant, stage) if metric in trial.metrics]
-    lows = [one.ci95_low for one in found if one.ci95_low is not None]
-    highs = [one.ci95_high for one in found if one.ci95_high is not None]
-    mean = formats.quantity(metric_over_repeats(variant, stage, metric, "mean").mean, unit)
-    statistics: tuple[Statistic, ...] = ("p50", "p90", "p95", "p99")
+    statistics: tuple[Statistic, ...] = ("mean", "p50", "p90", "p95", "p99")
     return (
         Cell(metric_label(metric), title=metric_title(metric)),
         Cell(name),
-        Cell(mean, formats.interval(min(lows, default=None), max(highs, default=None), unit)),
         *(range_cell(metric_over_repeats(variant, stage, metric, statistic), unit) for statistic in statistics),
         Cell(formats.count(sum(one.n for one in found))),
     )

@@ -73,3 +73,16 @@ def test_of_a_failed_request_only_the_send_is_measured(run: Any, record: Callabl
 def test_a_request_that_was_never_sent_has_no_lag(run: Any, record: Callable[..., Any]) -> None:
     row = _row(run, record("adapter.one.r0", 3.0, status="failed", error="connect", sent_ns=None))
     assert row["send_lag_s"] is None
+
+
+def test_every_figure_of_a_summary_is_defined() -> None:
+    """What stands in summary.json as a number with a name of its own has its formula, source and rule for "not measured"."""
+    from perfbench.analyse.metrics import BY_NAME
+    from perfbench.records import CostSummary, MemorySummary, Rates
+    from perfbench.report.evidence import LEDGER_LABELS
+
+    told = {"basis", "intervals", "currency", "ledger", "shared_with"}
+    fields = {*Rates.__struct_fields__, *CostSummary.__struct_fields__, *MemorySummary.__struct_fields__, *LEDGER_LABELS} - told
+    names = {name.removesuffix("_peak").removesuffix("_steady") for name in fields}
+    assert names <= set(BY_NAME), names - set(BY_NAME)
+    assert all(metric.formula and metric.meaning and metric.source and metric.none_when for metric in BY_NAME.values())

@@ -25,7 +25,7 @@ def _void(trial: TrialSummary) -> TrialSummary:
 def test_a_void_repeat_is_left_out_of_mean_and_range(summary: Summary) -> None:
     changed = _with_trials(summary, lambda name, trial: _void(trial) if trial.repeat == 2 else trial)
     first = next(trial for trial in summary.variants["merged"].trials if trial.stage == "closed-4" and trial.repeat == 1).metrics["ttft_s"].p95
-    assert repeats.metric_over_repeats(changed.variants["merged"], "closed-4", "ttft_s", "p95") == (first, first, first, 1)
+    assert repeats.metric_over_repeats(changed.variants["merged"], "closed-4", "ttft_s", "p95")[:4] == (first, first, first, 1)
     both = repeats.metric_over_repeats(summary.variants["merged"], "closed-4", "ttft_s", "p95")
     assert both.n == 2 and both.low < both.mean < both.high
 
@@ -36,8 +36,8 @@ def test_a_suspect_repeat_stays(summary: Summary) -> None:
 
 
 def test_nothing_measured_is_none_and_not_zero() -> None:
-    assert repeats.over_repeats([None, None]) == (None, None, None, 0)
-    assert repeats.over_repeats([None, 2.0, 4.0]) == (3.0, 2.0, 4.0, 2)
+    assert repeats.over_repeats([None, None]) == (None, None, None, 0, None, None)
+    assert repeats.over_repeats([None, 2.0, 4.0])[:4] == (3.0, 2.0, 4.0, 2)
 
 
 def test_headline_is_the_fastest_stage_that_every_variant_can_bear(summary: Summary) -> None:
@@ -74,3 +74,15 @@ def test_a_rate_that_was_not_measured_stays_none(summary: Summary) -> None:
     none = Rates(requests_per_s=1.0, output_tokens_per_s=None, goodput_per_s=None)
     changed = _with_trials(summary, lambda name, trial: msgspec.structs.replace(trial, rates=none))
     assert repeats.rate_over_repeats(changed.variants["base"], "closed-1", "goodput_per_s").mean is None
+
+
+def test_an_interval_over_repeats_stands_beside_the_mean(summary: Summary) -> None:
+    import msgspec
+
+    from perfbench.records import Estimate, StageSummary
+
+    base = summary.variants["base"]
+    sure = StageSummary(repeats=2, metrics={"ttft_s": {"p95": Estimate(value=0.5, ci95_low=0.4, ci95_high=0.7)}}, rates={})
+    told = msgspec.structs.replace(base, stages={"closed-4": sure})
+    assert repeats.metric_over_repeats(told, "closed-4", "ttft_s", "p95")[4:] == (0.4, 0.7)
+    assert repeats.metric_over_repeats(told, "closed-4", "tpot_s", "p95")[4:] == (None, None)

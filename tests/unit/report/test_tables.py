@@ -37,7 +37,7 @@ def test_main_table_shows_the_mean_over_repeats_with_its_range(summary: Summary,
     percentiles = [trial.metrics["tpot_s"].p95 * 1e3 for trial in summary.variants["adapter"].trials if trial.stage == "poisson-2"]
     cell = _row(tables.main_table(summary, manifest), "adapter")[2]
     assert cell.text == f"{sum(percentiles) / 2:.1f} ms"
-    assert cell.detail == f"{min(percentiles):.1f} … {max(percentiles):.1f} ms"
+    assert cell.detail == f"range {min(percentiles):.1f} … {max(percentiles):.1f} ms"
     assert cell.mark == "worse"
 
 

@@ -1,0 +1,1 @@
+"""The statistics of perfbench/analyse, held against simulated truth."""

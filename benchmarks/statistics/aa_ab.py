@@ -1,0 +1,165 @@
+"""How often a comparison claims a difference that is not there (A/A), and finds one that is (A/B): analyse/compare.py as real runs use it.
+
+    python -m benchmarks.statistics.aa_ab [--runs 200] > /tmp/aa_ab.md                               (4 minutes)
+
+A simulated run drives two variants with the same prompts and arrivals through a closed stage (4 streams) and an open one (Poisson, one server at half its
+capacity). What differs between two requests of a pair: their own noise (10%), a drift of the machine that lasts for seconds (2%), and, between repeats, the
+server's start (1%). In A/B the right variant takes 5% more for everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from perfbench.analyse.compare import compare
+from perfbench.analyse.experiment import Experiment
+from perfbench.analyse.stats import Floats
+from perfbench.analyse.trials import AnalysedTrial
+from perfbench.records import Audit, Comparison, Rates, RequestCounts, TrialOutcome, TrialPlan, TrialSummary
+from perfbench.scenario.model import Output, Stage
+
+PROMPTS, WINDOW_S, STREAMS = 60, 30.0, 4
+TTFT_S, TPOT_S = 0.05, 0.01
+REQUEST_NOISE, DRIFT, DRIFT_S, START = 0.10, 0.02, 3.0, 0.01
+RATE_PER_S = 1.0
+STAGES = {
+    "closed": Stage(name="closed", arrival="closed", concurrency=STREAMS, duration_s=WINDOW_S, output=Output(max_tokens=80)),
+    "open": Stage(name="open", arrival="poisson", rate_per_s=RATE_PER_S, duration_s=WINDOW_S, output=Output(max_tokens=80)),
+}
+EXPERIMENT = Experiment(
+    variants=("base", "merged"), endpoints=frozenset(), variations={}, stages=STAGES, slo={}, cost=None, quality=None, shares_prefix=False, serve_args={}
+)
+
+
+class Machine:
+    """How fast the machine is, at any moment of one trial: a start of its own, and a drift that forgets in DRIFT_S."""
+
+    def __init__(self, rng: np.random.Generator, slower: float, start: float) -> None:
+        steps = int(4 * WINDOW_S)
+        noise, keep = rng.normal(0, DRIFT, steps), np.exp(-1 / DRIFT_S)
+        drift = np.empty(steps)
+        drift[0] = noise[0]
+        for k in range(1, steps):
+            drift[k] = keep * drift[k - 1] + np.sqrt(1 - keep**2) * noise[k]
+        self._factor = slower * np.exp(drift + rng.normal(0, start))
+
+    def factor(self, at_s: float) -> float:
+        return float(self._factor[min(int(at_s), len(self._factor) - 1)])
+
+
+def trial(variant: str, stage: str, repeat: int, lengths: Floats, arrivals_s: Floats, rng: np.random.Generator, slower: float, start: float) -> AnalysedTrial:
+    """One trial as analysed; prompt k of the sending order asks for lengths[k] tokens."""
+    machine = Machine(rng, slower, start)
+    rows = _closed(lengths, machine, rng) if stage == "closed" else _open(lengths, arrivals_s, machine, rng)
+    due, ttft, tpot, tokens = (np.array(column) for column in zip(*rows, strict=True))
+    e2e = ttft + tpot * (tokens - 1)
+    frame = pl.DataFrame(
+        {
+            "prompt_id": [f"p{k % PROMPTS}" for k in range(len(due))], "occurrence": [k // PROMPTS for k in range(len(due))],
+            "scheduled_ns": (due * 1e9).astype(np.int64), "end_ns": ((due + e2e) * 1e9).astype(np.int64), "status": ["ok"] * len(due),
+            "ttft_s": ttft, "tpot_s": tpot, "e2e_s": e2e, "output_tokens": tokens.astype(np.int64),
+        }
+    )  # fmt: skip
+    end = round(WINDOW_S * 1e9)
+    outcome = TrialOutcome(trial="t", started_ns=0, measure_from_ns=0, measure_until_ns=end, ended_ns=end, requests_ok=0, requests_failed=0)
+    plan = TrialPlan(trial=f"{variant}.{stage}.r{repeat}", variant=variant, stage=stage, repeat=repeat, arrival=STAGES[stage].arrival)
+    summary = TrialSummary(
+        stage=stage, repeat=repeat, arrival=plan.arrival, audit=Audit(verdict="valid", reasons=[]), requests=RequestCounts(ok=len(due), failed=0), metrics={},
+        rates=Rates(requests_per_s=None, output_tokens_per_s=None, goodput_per_s=None),
+    )  # fmt: skip
+    return AnalysedTrial(plan, outcome, frame, summary)
+
+
+def _service(length: float, at_s: float, machine: Machine, rng: np.random.Generator) -> tuple[float, float]:
+    """TTFT without waiting, and TPOT."""
+    own = rng.lognormal(0, REQUEST_NOISE, 2)
+    return TTFT_S * float(own[0]) * machine.factor(at_s), TPOT_S * float(own[1]) * machine.factor(at_s)
+
+
+def _closed(lengths: Floats, machine: Machine, rng: np.random.Generator) -> Iterator[tuple[float, float, float, float]]:
+    free, number = np.zeros(STREAMS), 0
+    while (at_s := float(free.min())) < WINDOW_S:
+        length = float(lengths[number % PROMPTS])
+        ttft, tpot = _service(length, at_s, machine, rng)
+        yield at_s, ttft, tpot, length
+        free[int(free.argmin())] = at_s + ttft + tpot * (length - 1)
+        number += 1
+
+
+def _open(lengths: Floats, arrivals_s: Floats, machine: Machine, rng: np.random.Generator) -> Iterator[tuple[float, float, float, float]]:
+    free = 0.0
+    for number, at_s in enumerate(arrivals_s.tolist()):
+        length = float(lengths[number % PROMPTS])
+        begins = max(at_s, free)
+        ttft, tpot = _service(length, begins, machine, rng)
+        free = begins + ttft + tpot * (length - 1)
+        yield at_s, begins - at_s + ttft, tpot, length
+
+
+def simulated_run(rng: np.random.Generator, slower: float, repeats: int, start: float) -> list[Comparison]:
+    """All comparisons of one run: `merged` against `base`."""
+    lengths = np.maximum(2, rng.gamma(4, 11, PROMPTS).round())
+    trials = []
+    for repeat in range(repeats):
+        order = rng.permutation(PROMPTS)
+        arrivals = np.cumsum(rng.exponential(1 / RATE_PER_S, round(3 * RATE_PER_S * WINDOW_S)))
+        for stage in STAGES:
+            for variant, factor in (("base", 1.0), ("merged", slower)):
+                trials.append(trial(variant, stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, factor, start))
+    return compare(trials, EXPERIMENT)
+
+
+class Share(NamedTuple):
+    """Of so many comparisons, how many claim what."""
+
+    comparisons: int
+    claimed: int
+    wrong_way: int
+    """`merged` called better, which it never is."""
+    runs: int
+    runs_with_claim: int
+
+    @property
+    def claims(self) -> float:
+        return self.claimed / self.comparisons
+
+
+def claims(runs: int, slower: float, repeats: int, seed: int, metric: str | None = None, start: float = START) -> Share:
+    """Over so many simulated runs; of one metric alone where it is named."""
+    rng = np.random.default_rng(seed)
+    counts = [0, 0, 0, 0]
+    for _ in range(runs):
+        found = [one for one in simulated_run(rng, slower, repeats, start) if metric in (None, one.metric)]
+        claimed = [one for one in found if one.verdict in ("better", "worse")]
+        counts[0] += len(found)
+        counts[1] += len(claimed)
+        counts[2] += sum(one.verdict == "better" for one in claimed)
+        counts[3] += bool(claimed)
+    return Share(counts[0], counts[1], counts[2], runs, counts[3])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=200)
+    runs = parser.parse_args().runs
+    print("| variants | repeats | comparisons | claim a difference | runs with a claim | claim the wrong way |\n|---|---|---|---|---|---|")
+    cases = (("the same twice", 1.0, START), ("the same twice, starts alike", 1.0, 0.0), ("5% slower", 1.05, START), ("10% slower", 1.10, START))
+    for name, slower, start in cases:
+        for repeats in (1, 2, 4):
+            share = claims(runs, slower, repeats, 20261125, start=start)
+            figures = (name, repeats, f"{share.comparisons:,}", f"{share.claims:.1%}", f"{share.runs_with_claim / share.runs:.1%}", share.wrong_way)
+            print("| " + " | ".join(map(str, figures)) + " |", flush=True)
+    print("\n| 5% slower | repeats | metric | found |\n|---|---|---|---|")
+    for name, start in (("starts differ by 1%", START), ("starts alike", 0.0)):
+        for metric in ("tpot_s", "e2e_s", "output_tokens_per_s"):
+            for repeats in (2, 4, 8):
+                print(f"| {name} | {repeats} | {metric} | {claims(runs, 1.05, repeats, 20261125, metric, start).claims:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Other tools' latencies and goodput, recomputed by their formulas from our records, so that numbers people already have can be matched.
+
+Read in vLLM 0.32 (benchmarks/serve.py and lib/endpoint_request_func.py) and guidellm (schemas/base/request_stats.py); of aiperf 0.13 in its metrics
+reference; of inference-perf in its documentation. Symbols as in `metrics`: `s` sent, `f` and `l` first and last content, `n` output tokens. Over successful
+requests scheduled in the measured windows of a stage, all usable repeats together, warm-up left out, which those tools do not do; their percentiles
+interpolate linearly (numpy's default), ours do not. What our records cannot tell is said in `differs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from perfbench.analyse.metrics import BY_NAME, NS_PER_S
+from perfbench.analyse.stats import Floats, percentile
+
+Tool = Literal["vllm", "guidellm", "aiperf", "inference-perf"]
+TOOLS: tuple[str, ...] = get_args(Tool)
+
+ROLE_CHUNK = "its clock also stops at a first chunk without content (chat: the role), which our records do not hold: where one comes early, its TTFT is smaller"
+FINISH_CHUNK = "its end is the last chunk with a choice, also one without content (the finish reason): usually the same moment as our last content"
+TOKENIZER = "it counts tokens with a tokenizer of its own; here n is the server's usage"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One figure of one tool. `values` gives it in seconds for requests with record columns."""
+
+    tool: Tool
+    name: str
+    """As the tool prints it."""
+    formula: str
+    ours: str
+    """The metric of ours that comes nearest."""
+    differs: str
+    values: Callable[[pl.DataFrame], Floats]
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A tool's figure and ours over the same requests; seconds, goodput per second. None where it cannot be computed."""
+
+    variant: str
+    stage: str
+    name: str
+    ours: str
+    theirs: Mapping[str, float | None]
+    """mean, p50, p99 (goodput: mean alone)."""
+    our_values: Mapping[str, float | None]
+    n: int
+
+
+def _seconds(later: str, earlier: str) -> Callable[[pl.DataFrame], Floats]:
+    return lambda requests: _floats(requests.select((pl.col(later) - pl.col(earlier)) / NS_PER_S))
+
+
+def _per_gap(later: str, earlier: str) -> Callable[[pl.DataFrame], Floats]:
+    """(later - earlier) / (n - 1), of answers with more than one token."""
+    return lambda requests: _floats(
+        requests.filter(pl.col("output_tokens") > 1).select((pl.col(later) - pl.col(earlier)) / NS_PER_S / (pl.col("output_tokens") - 1))
+    )
+
+
+def _per_token(later: str, earlier: str) -> Callable[[pl.DataFrame], Floats]:
+    return lambda requests: _floats(
+        requests.filter(pl.col("output_tokens") > 0).select((pl.col(later) - pl.col(earlier)) / NS_PER_S / pl.col("output_tokens"))
+    )
+
+
+def _chunk_gaps(requests: pl.DataFrame) -> Floats:
+    """Gaps between neighbouring content chunks, pooled."""
+    chunks = [np.diff(np.asarray(times)) for times in requests["chunk_ns"].to_list() if len(times) > 1]
+    return np.concatenate(chunks) / NS_PER_S if chunks else np.empty(0)
+
+
+def _token_gaps(requests: pl.DataFrame) -> Floats:
+    """The same, and 0 for every further token of a chunk."""
+    gaps = _chunk_gaps(requests)
+    inside = requests.filter(pl.col("output_tokens").is_not_null()).select((pl.col("output_tokens") - pl.col("chunk_ns").list.len()).clip(0).sum()).item()
+    return np.concatenate([gaps, np.zeros(int(inside or 0))])
+
+
+def _floats(frame: pl.DataFrame) -> Floats:
+    return frame.to_series().drop_nulls().to_numpy().astype(np.float64)
+
+
+_TTFT, _E2E = _seconds("first_token_ns", "sent_ns"), _seconds("last_token_ns", "sent_ns")
+_ENDS = "last_token_ns"
+
+DEFINITIONS: tuple[Definition, ...] = (
+    Definition("vllm", "TTFT", "first chunk with a choice - s", "ttft_s", ROLE_CHUNK, _TTFT),
+    Definition("vllm", "TPOT", "(E2EL - TTFT) / (n - 1)", "tpot_s", f"{ROLE_CHUNK}; {FINISH_CHUNK}", _per_gap(_ENDS, "first_token_ns")),
+    Definition("vllm", "ITL", "gaps between chunks with a choice, pooled", "icl_s", "it also counts the gaps around chunks without content", _chunk_gaps),
+    Definition("vllm", "E2EL", "last chunk with a choice - s", "e2e_s", FINISH_CHUNK, _E2E),
+    Definition("guidellm", "TTFT", "f - s", "ttft_s", "its stamps are of the wall clock, taken when a line has been read", _TTFT),
+    Definition("guidellm", "ITL", "(l - f) / (n - 1), one a request", "tpot_s", "the same formula as our TPOT", _per_gap(_ENDS, "first_token_ns")),
+    Definition("guidellm", "TPOT", "(l - s) / n", "ntpot_s", "it holds the TTFT: our NTPOT, not our TPOT", _per_token(_ENDS, "sent_ns")),
+    Definition("guidellm", "request latency", "end of the response - s", "e2e_s", "the usage chunk moves its end, ours not", _seconds("end_ns", "sent_ns")),
+    Definition("aiperf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
+    Definition("aiperf", "ITL", "(request latency - TTFT) / (n - 1), one a request", "tpot_s", TOKENIZER, _per_gap(_ENDS, "first_token_ns")),
+    Definition("aiperf", "ICL", "gaps between content chunks, pooled", "icl_s", "", _chunk_gaps),
+    Definition("aiperf", "request latency", "last content - s", "e2e_s", "", _E2E),
+    Definition("inference-perf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
+    Definition("inference-perf", "TPOT", "(l - f) / (n - 1)", "tpot_s", TOKENIZER, _per_gap(_ENDS, "first_token_ns")),
+    Definition("inference-perf", "ITL", "gap to the token before, 0 inside a chunk", "icl_s", f"zeros pull it down; {TOKENIZER}", _token_gaps),
+    Definition(
+        "inference-perf", "NTPOT", "(end of the response - s) / n", "ntpot_s", f"the usage chunk moves its end; {TOKENIZER}", _per_token("end_ns", "sent_ns")
+    ),
+)  # fmt: skip
+
+GOODPUT: dict[str, str | None] = {
+    "vllm": "successful requests within every limit / whole time; an answer of one token has TPOT 0, which passes",
+    "aiperf": "requests within every limit / whole time; an answer of one token has no ITL, which fails",
+    "guidellm": None,
+    "inference-perf": None,
+}
+"""Whole time: from the first request to the last end. None: not recomputed, because we have not read its code for it."""
+_GOODPUT_LIMITS = ("ttft_s", "tpot_s", "e2e_s")
+
+
+def of_tool(tool: str) -> list[Definition]:
+    """A tool's figures."""
+    return [one for one in DEFINITIONS if one.tool == tool]
+
+
+def recompute(tool: str, variant: str, stage: str, requests: pl.DataFrame, limits_s: Mapping[str, float]) -> list[Recomputed]:
+    """A tool's figures of one stage beside ours. `requests` holds successful ones with record columns and ours, `limits_s` the SLO by our metric."""
+    found = []
+    for one in of_tool(tool):
+        theirs = one.values(requests)
+        found.append(Recomputed(variant, stage, one.name, one.ours, _interpolated(theirs), _ours(one.ours, requests), len(theirs)))
+    goodput = _goodput(tool, requests, limits_s)
+    if goodput is not None:
+        nothing: dict[str, float | None] = dict.fromkeys(("mean", "p50", "p99"))
+        found.append(Recomputed(variant, stage, "goodput", "goodput_per_s", {**nothing, "mean": goodput}, nothing, len(requests)))
+    return found
+
+
+def _interpolated(values: Floats) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys(("mean", "p50", "p99"))
+    return {"mean": float(values.mean()), "p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99))}
+
+
+def _ours(metric: str, requests: pl.DataFrame) -> dict[str, float | None]:
+    expression = BY_NAME[metric].per_request
+    values = _chunk_gaps(requests) if expression is None else _floats(requests.select(expression()))
+    mean = float(values.mean()) if len(values) else None
+    return {"mean": mean, "p50": percentile(values, 50), "p99": percentile(values, 99)}
+
+
+def _goodput(tool: str, requests: pl.DataFrame, limits_s: Mapping[str, float]) -> float | None:
+    """Good requests a second by the tool's rule; None where it is not known, or no limit is one of its."""
+    limits = {metric: limit for metric, limit in limits_s.items() if metric in _GOODPUT_LIMITS}
+    if GOODPUT[tool] is None or not limits or requests.is_empty():
+        return None
+    whole_s = (float(requests["end_ns"].max()) - float(requests["sent_ns"].min())) / NS_PER_S  # type: ignore[arg-type]
+    within = []
+    for metric, limit in limits.items():
+        expression = BY_NAME[metric].per_request
+        assert expression is not None
+        within.append((expression() <= limit).fill_null(tool == "vllm"))
+    return float(requests.select(pl.all_horizontal(within).sum()).item()) / whole_s if whole_s > 0 else None
+
+
+def definitions_of_run(
+    tool: str, records: pl.LazyFrame, windows: Sequence[tuple[str, str, str, pl.Expr]], limits_s: Mapping[str, float]
+) -> list[Recomputed]:
+    """`windows` holds (trial, variant, stage, which of its requests count) of every usable trial; repeats of a stage are taken together."""
+    columns = ("trial", "status", "scheduled_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "output_tokens", "prompt_tokens", "chunk_ns")
+    parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
+    for trial, variant, stage, inside in windows:
+        chosen = records.filter((pl.col("trial") == trial) & (pl.col("status") == "ok") & inside).select(columns).collect()
+        parts.setdefault((variant, stage), []).append(chosen)
+    return [row for (variant, stage), frames in parts.items() for row in recompute(tool, variant, stage, pl.concat(frames), limits_s)]

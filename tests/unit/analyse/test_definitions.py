@@ -1,0 +1,72 @@
+"""Other tools' figures on requests whose times are set by hand, against their formulas by hand."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from perfbench.analyse.definitions import DEFINITIONS, GOODPUT, TOOLS, Recomputed, recompute
+
+S = 1_000_000_000
+
+
+def frame() -> pl.DataFrame:
+    """Sent at 0 and 1 s; the first: 4 tokens in chunks at 0.5, 0.7, 1.1 s (the last holds two), response ends 1.2 s; the second: one token after 0.3 s."""
+    return pl.DataFrame(
+        {
+            "scheduled_ns": [0, 1 * S], "sent_ns": [0, 1 * S], "first_token_ns": [S // 2, round(1.3 * S)], "last_token_ns": [round(1.1 * S), round(1.3 * S)],
+            "end_ns": [round(1.2 * S), round(1.3 * S)], "output_tokens": [4, 1], "prompt_tokens": [5, 5],
+            "chunk_ns": [[S // 2, round(0.7 * S), round(1.1 * S)], [round(1.3 * S)]],
+        }
+    )  # fmt: skip
+
+
+def found(tool: str, **limits_s: float) -> dict[str, Recomputed]:
+    return {row.name: row for row in recompute(tool, "adapter", "one", frame(), limits_s)}
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "mean"),
+    [
+        ("vllm", "TTFT", (0.5 + 0.3) / 2),
+        ("vllm", "TPOT", 0.6 / 3),
+        ("vllm", "ITL", (0.2 + 0.4) / 2),
+        ("vllm", "E2EL", (1.1 + 0.3) / 2),
+        ("guidellm", "ITL", 0.6 / 3),
+        ("guidellm", "TPOT", (1.1 / 4 + 0.3) / 2),
+        ("guidellm", "request latency", (1.2 + 0.3) / 2),
+        ("aiperf", "ITL", 0.6 / 3),
+        ("aiperf", "ICL", (0.2 + 0.4) / 2),
+        ("inference-perf", "ITL", (0.2 + 0.4 + 0.0) / 3),
+        ("inference-perf", "NTPOT", (1.2 / 4 + 0.3) / 2),
+    ],
+)
+def test_formulas(tool: str, name: str, mean: float) -> None:
+    assert found(tool)[name].theirs["mean"] == pytest.approx(mean)
+
+
+def test_ours_stand_beside_them() -> None:
+    row = found("guidellm")["TPOT"]
+    assert row.ours == "ntpot_s"
+    assert row.our_values["mean"] == pytest.approx(row.theirs["mean"])
+    assert found("vllm")["ITL"].our_values["mean"] == pytest.approx(0.3)
+
+
+def test_goodput_and_the_answer_of_one_token() -> None:
+    """Both keep TTFT; the second has no time per token: vLLM passes it, aiperf fails it. Whole time: 0 to 1.3 s."""
+    limits = {"ttft_s": 0.6, "tpot_s": 0.25}
+    assert found("vllm", **limits)["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
+    assert found("aiperf", **limits)["goodput"].theirs["mean"] == pytest.approx(1 / 1.3)
+    assert "goodput" not in found("guidellm", **limits)
+    assert "goodput" not in found("vllm")
+
+
+def test_every_tool_is_told_whole() -> None:
+    assert {one.tool for one in DEFINITIONS} == set(TOOLS) == set(GOODPUT)
+    assert all(one.formula and one.ours for one in DEFINITIONS)
+    assert any("role" in one.differs for one in DEFINITIONS if one.tool == "vllm")
+
+
+def test_nothing_of_nothing() -> None:
+    rows = recompute("vllm", "adapter", "one", frame().clear(), {"ttft_s": 1.0})
+    assert all(value is None for row in rows for value in row.theirs.values())
