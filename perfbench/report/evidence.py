@@ -234,8 +234,10 @@ def audit_findings_table(summary: Summary) -> Table:
     found: dict[str, list[tuple[str, str, str]]] = {}
     for name, variant in summary.variants.items():
         for trial in variant.trials:
+            own = {check.sentence: check.verdict for check in trial.audit.checks}
             for reason in trial.audit.reasons:
-                found.setdefault(_FIGURE.sub("#", reason), []).append((trial.audit.verdict, reason, f"{name} · {trial.stage} · r{trial.repeat}"))
+                verdict = own.get(reason, trial.audit.verdict)
+                found.setdefault(_FIGURE.sub("#", reason), []).append((verdict, reason, f"{name} · {trial.stage} · r{trial.repeat}"))
     rows = tuple(
         (
             Cell(f"{len(seen):,}"),
