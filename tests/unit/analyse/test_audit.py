@@ -203,3 +203,28 @@ def test_steal(run: Any, sample: Any, audited: Any) -> None:
 def test_client_and_server_compete(run: Any, sample: Any, audited: Any) -> None:
     run.samples(_counter(sample, "machine_cpu_s", 19.8, source="host") + _counter(sample, "client_cpu_s", 2.0, source="client"))
     _only(audited(), "suspect", "all 2 cores were busy: client (0.2 cores) and server competed")
+
+
+@pytest.mark.parametrize(("floor_s", "verdict"), [(0.001, "valid"), (0.05, "suspect"), (0.3, "void")])
+def test_the_client_floor_is_held_against_the_time_to_first_token(run: Any, record: Any, floor_s: float, verdict: str) -> None:
+    """TTFT is 0.5 s: suspect above 25 ms, void above 250 ms. The slowest of the floor's requests does not count."""
+    import msgspec
+
+    from perfbench.records import ClientFloor
+
+    run.manifest([TRIAL], variants=["adapter"])
+    floor = ClientFloor(rate_per_s=50, requests=50, ttft_p50_s=floor_s, ttft_p99_s=2.0, send_lag_p99_s=0.001)
+    run.folder.write_manifest(msgspec.structs.replace(run.folder.manifest(), client_floor=floor))
+    run.trial(TRIAL, [record(TRIAL, 2.0 + k * 0.2, prompt_id=str(k)) for k in range(40)], **CLEAN)
+    audit = summarise(run.folder).variants["adapter"].trials[0].audit
+    check = next(check for check in audit.checks if check.name == "client floor")
+    assert (check.verdict, check.measured) == (verdict, pytest.approx(floor_s / 0.5))
+    assert audit.verdict == verdict
+
+
+@pytest.mark.parametrize(("stopped", "verdict"), [(None, "void"), ("over-saturated: stopped after 9 s", "suspect")])
+def test_unanswered_requests_of_an_over_saturated_stage_do_not_void_it(audited: Any, stopped: str | None, verdict: str) -> None:
+    """Half of the requests had no answer when the stage was stopped."""
+    audit = audited({k: {"status": "failed", "error": "cancelled"} for k in range(20, 40)}, stage=POISSON, stopped_early=stopped)
+    assert audit.verdict == verdict
+    assert any("still ran when" in reason for reason in audit.reasons)
