@@ -18,7 +18,7 @@ from perfbench.analyse.metrics import NS_PER_S
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import trial_outcomes, window_s
 from perfbench.plan.search import Answer, Probe, Terms, concurrency_terms, next_step, rate_terms
-from perfbench.plan.sequential import Evidence, Tally, judge
+from perfbench.plan.sequential import Evidence, Judgement, Tally, judge
 from perfbench.records import CapacitySummary, TrialOutcome, TrialPlan
 from perfbench.results import RunFolder
 from perfbench.scenario.model import SloLimit
@@ -66,13 +66,14 @@ def judged_probes(folder: RunFolder, probes: Sequence[TrialPlan], slo: Mapping[s
             continue
         outcome = outcomes[plan.trial]
         judgement = judge(evidence(folder.records_of(plan.trial), outcome, slo, longest_s=search.duration_s, rate_per_s=plan.rate_per_s), allowed_late(slo))
-        found.append(Probe(load, judgement, _at_limit(outcome)))
+        found.append(Probe(load, judgement, _at_limit(outcome, judgement)))
     return found
 
 
-def _at_limit(outcome: TrialOutcome) -> bool:
+def _at_limit(outcome: TrialOutcome, judgement: Judgement) -> bool:
+    """Held back at max_in_flight: a server that is late has filled it, one that is good was not offered the load."""
     busy = outcome.client_cpu_s is not None and outcome.client_cpu_s > CLIENT_CPU_SHARE * window_s(outcome)
-    return busy or outcome.held_back > 0
+    return busy or (outcome.held_back > 0 and judgement.verdict in ("good", "unclear"))
 
 
 def _within(outcome: TrialOutcome, column: str) -> pl.Expr:
@@ -163,6 +164,8 @@ def _words(load: float | None, search: Search) -> str:
 
 def _sentence(answer: Answer, judged: Sequence[Probe], search: Search) -> str:
     low, high = answer.gap
+    if answer.reason == "client":
+        return "requests were late because this client was at its limit in every probe, so nothing is known of the server"
     if answer.reason == "never meets":
         decided = max((probe for probe in judged if probe.load == high), key=lambda probe: probe.judgement.llr, default=None)
         what = f" ({decided.judgement.metric})" if decided is not None and decided.judgement.metric else ""

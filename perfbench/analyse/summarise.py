@@ -183,6 +183,11 @@ def _of(variant: str, trials: Sequence[AnalysedTrial]) -> list[AnalysedTrial]:
     return [trial for trial in trials if trial.plan.variant == variant]
 
 
+def _lengths(trials: Sequence[AnalysedTrial]) -> list[int]:
+    """Tokens of every answered request, prompt and answer, where the server told both."""
+    return [length for trial in trials for length in (trial.requests["prompt_tokens"] + trial.requests["output_tokens"]).drop_nulls().cast(int).to_list()]
+
+
 def _variant(
     variant: str,
     *,
@@ -199,7 +204,7 @@ def _variant(
     server, mine = servers.get(variant), _of(variant, trials)
     hosted = set(server.variants) if server is not None else set()
     windows: list[TrialOutcome] = [trial.outcome for trial in trials if trial.plan.variant in hosted]
-    memory = memory_summary(variant, server, windows=windows, telemetry=telemetry, experiment=experiment, models=manifest.models)
+    memory = memory_summary(variant, server, windows=windows, telemetry=telemetry, experiment=experiment, models=manifest.models, lengths=_lengths(mine))
     return VariantSummary(
         trials=[trial.summary for trial in mine],
         stages=stage_summaries([trial.summary for trial in mine]),

@@ -144,11 +144,12 @@ class _Measured:
             self._best_stage(results, experiment)
 
     def _searched(self, found: CapacitySummary, results: Sequence[StageResult]) -> None:
-        if found.value is None:
+        value = found.value if found.value is not None else found.low  # an SLO that was never missed: capacity is at least what was offered
+        if value is None:
             self.reason = f"the search found no rate that meets the SLO: {found.basis}"
             return
         self.at = next((result for result in results if result.stage == found.stage), best_at_slo(results))
-        self.capacity = Estimate(value=found.value, ci95_low=found.low, ci95_high=found.high)
+        self.capacity = Estimate(value=value, ci95_low=found.low, ci95_high=found.high)
         self.said = f"the search for the highest rate at the SLO: {found.basis}"
 
     def _raw(self, results: Sequence[StageResult]) -> None:

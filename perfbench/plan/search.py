@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
     gap: Gap
     interval: Gap
-    reason: Literal["found", "never meets", "never misses", "probes spent"]
+    reason: Literal["found", "never meets", "never misses", "probes spent", "client"]
 
     @property
     def load(self) -> float | None:
@@ -87,7 +87,12 @@ def next_step(probes: Sequence[Probe], terms: Terms) -> float | Answer:
     """The load to probe next, or the answer."""
     if not probes:
         return terms.first
-    gap, interval = most_likely(probes)
+    # Late at the client's limit says nothing of the server.
+    telling = [probe for probe in probes if not (probe.at_limit and probe.judgement.llr > 0)]
+    if not telling:
+        lower = min(probe.load for probe in probes) / 2
+        return lower if lower >= terms.lowest else Answer(Gap(None, None), Gap(None, None), "client")
+    gap, interval = most_likely(telling)
     at_limit = any(probe.at_limit for probe in probes if gap.low is None or probe.load >= gap.low)
     if gap.low is None and gap.high is not None and gap.high <= terms.lowest:
         return Answer(gap, interval, "never meets")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Literal, NamedTuple
@@ -29,8 +29,6 @@ ROUTERS: tuple[Router, ...] = ("random", "round-robin", "least-outstanding")
 _TABLE = 64
 _SHORTEST_S = 1e-12
 """A clock divides by it."""
-_FALLS_BEHIND = 2.0
-"""Latencies of the last quarter this many times those of the second: the queue grows all the time."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +84,6 @@ class Served(NamedTuple):
     tpot_s: Floats
     e2e_s: Floats
     replica: npt.NDArray[np.int64]
-
-
-class Prediction(NamedTuple):
-    """What a demand gets of so many replicas. Seconds; shares of 1."""
-
-    ttft_p50_s: float
-    ttft_p95_s: float
-    tpot_p95_s: float | None
-    """None where every answer is one token."""
-    e2e_p95_s: float
-    good_share: float | None
-    """Of requests that meet every limit; None without limits."""
-    goodput_per_s: float | None
-    stable: bool
-    """False: the replicas fall behind, and every latency grows with the length of the simulation."""
 
 
 class _Replica:
@@ -209,36 +192,3 @@ def poisson_requests(lengths: Sequence[tuple[float, float]], *, rate_per_s: floa
     rng = np.random.default_rng(np.random.SeedSequence([seed, count]))
     pairs = np.array(lengths, dtype=np.float64)[rng.integers(0, len(lengths), count)]
     return Requests(np.cumsum(rng.exponential(1 / rate_per_s, count)), pairs[:, 0], pairs[:, 1])
-
-
-def predict(
-    service: Service, requests: Requests, *, replicas: int, router: Router, seed: int = 0, limits_s: Mapping[str, float] | None = None
-) -> Prediction:
-    """Percentiles after a tenth of the requests has filled the replicas. `limits_s`: the SLO's limits by metric, to count good requests."""
-    served = simulate(service, requests, replicas=replicas, router=router, seed=seed)
-    begin = len(served.ttft_s) // 10
-    ttft_s, tpot_s, e2e_s = served.ttft_s[begin:], served.tpot_s[begin:], served.e2e_s[begin:]
-    several = tpot_s[~np.isnan(tpot_s)]
-    good = _good(ttft_s, tpot_s, e2e_s, requests.output_tokens[begin:], limits_s) if limits_s else None
-    span_s = float(requests.arrival_s[-1] - requests.arrival_s[begin])
-    quarters = np.array_split(e2e_s, 4)
-    return Prediction(
-        ttft_p50_s=_percentile(ttft_s, 50), ttft_p95_s=_percentile(ttft_s, 95), tpot_p95_s=_percentile(several, 95) if len(several) else None,
-        e2e_p95_s=_percentile(e2e_s, 95), good_share=None if good is None else float(good.mean()),
-        goodput_per_s=None if good is None or span_s <= 0 else float(good.sum()) / span_s,
-        stable=bool(quarters[3].mean() < _FALLS_BEHIND * quarters[1].mean()),
-    )  # fmt: skip
-
-
-def _percentile(values: Floats, percent: float) -> float:
-    return float(np.quantile(values, percent / 100, method="inverted_cdf"))
-
-
-def _good(ttft_s: Floats, tpot_s: Floats, e2e_s: Floats, output_tokens: Floats, limits_s: Mapping[str, float]) -> npt.NDArray[np.bool_]:
-    """Requests within every limit. Nothing waits in a client here, so times from sending and from the schedule are the same."""
-    known = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s, "ntpot_s": e2e_s / np.maximum(output_tokens, 1)}
-    found = np.ones(len(ttft_s), dtype=np.bool_)
-    for metric, limit_s in limits_s.items():
-        values = known[metric.replace("_scheduled_s", "_s")]
-        found &= np.isnan(values) | (values <= limit_s)
-    return found

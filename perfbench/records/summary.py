@@ -135,6 +135,12 @@ class MemorySummary(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_tokens: int | None
     ledger: dict[str, int | None]
     """weights_bytes, kv_cache_bytes, lora_bytes, rest_bytes."""
+    kv_bytes_per_token: float | None = None
+    """By the model's sizes, over all devices."""
+    kv_cache_tokens_computed: int | None = None
+    """What `kv_cache_tokens` should be by the model's sizes: within 1% where both are right."""
+    workload_sequences: float | None = None
+    """Sequences of this workload's mean length, prompt and answer, whose keys and values fit at once."""
     shared_with: list[str] = []
     """Other variants hosted by the same server: its memory is theirs too."""
 

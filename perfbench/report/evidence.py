@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from perfbench.records import HumanSummary, Manifest, ModelInfo, QualitySummary, Summary, TraceUse
+from perfbench.records import HumanSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title
 
@@ -26,7 +26,8 @@ def memory_table(summary: Summary) -> Table:
     parts = ledger_parts(summary)
     columns = (
         Column("Variant", align="left"), Column("VRAM peak"), Column("VRAM steady"), Column("Host peak", "resident memory of the server's process tree"),
-        *(Column(LEDGER_LABELS.get(part, part), part) for part in parts), Column("KV tokens", "tokens that fit in the KV cache"),
+        *(Column(LEDGER_LABELS.get(part, part), part) for part in parts), Column("KV tokens", "tokens that fit in the KV cache, by the server"),
+        Column("Sequences", "of this workload's mean length, prompt and answer, that fit in the KV cache at once"),
         Column("Same server as", align="left"),
     )  # fmt: skip
     rows = tuple(
@@ -34,12 +35,21 @@ def memory_table(summary: Summary) -> Table:
             Cell(name),
             *(Cell(formats.gib(value)) for value in (memory.vram_bytes_peak, memory.vram_bytes_steady, memory.host_rss_bytes_peak)),
             *(Cell(formats.gib(memory.ledger.get(part))) for part in parts),
-            Cell(formats.count(memory.kv_cache_tokens)),
+            Cell(formats.count(memory.kv_cache_tokens), _by_sizes(memory)),
+            Cell(formats.count(None if memory.workload_sequences is None else int(memory.workload_sequences))),
             Cell(", ".join(memory.shared_with) or formats.DASH),
         )
         for name, memory in ((name, variant.memory) for name, variant in summary.variants.items())
     )
     return Table("memory", "Memory by variant", "Variants on one server share its memory: each row shows all of it.", columns, rows)
+
+
+def _by_sizes(memory: MemorySummary) -> str:
+    """Where the server and the model's sizes disagree by more than 1%."""
+    told, computed = memory.kv_cache_tokens, memory.kv_cache_tokens_computed
+    if told is None or computed is None or abs(told - computed) <= 0.01 * computed:
+        return ""
+    return f"{formats.count(computed)} by the model's sizes"
 
 
 def roofline_table(summary: Summary) -> Table:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from perfbench.analyse.memory import weights_bytes
+from perfbench.analyse.ledger import number_of_flag, weights_bytes, words_of_flag
 from perfbench.analyse.summarise import summarise
-from perfbench.records import MemorySummary, ModelInfo
+from perfbench.records import Linear, MemorySummary, ModelInfo, ModelShape
 
 
 def _model(**given: Any) -> ModelInfo:
@@ -61,11 +62,59 @@ def test_an_unknown_part_makes_the_rest_unknown(run: Any, record: Any, sample: A
     assert memory.ledger["rest_bytes"] is None
 
 
-def test_lora_slots_at_the_reserved_rank(run: Any, record: Any) -> None:
-    """80 adapter parameters of rank 8, reserved at rank 16 in 2 slots of 2 bytes: 640."""
-    models = {"base": _model(), "adapter": _model(parameters=80, weight_bytes=320, dtype="float32", lora_rank=8)}
-    argv = ["python", "--enable-lora", "--max-loras", "2", "--max-lora-rank=16"]
-    assert _memory(run, record, "adapter", server={"argv": argv}, models=models).ledger["lora_bytes"] == 640
+SHAPE = ModelShape(
+    model_type="llama", dtype="bfloat16", layers=2, full_attention_layers=2, hidden_size=8, heads=2, kv_heads=1, head_dim=4, value_dim=4, vocab_size=16,
+    tied_embeddings=True, linears=[Linear("q_proj", 8, 8, 2, 2), Linear("v_proj", 8, 4, 2, 2)], lora_embeddings=False, other_parameters=0,
+)  # fmt: skip
+LORA_ARGV = ["python", "--enable-lora", "--max-loras", "2", "--max-lora-rank=16"]
+
+
+@pytest.mark.parametrize(
+    ("args", "argv", "expected"),
+    [
+        # Every matrix has both of its sides in every slot, whatever the adapter adapts: 2 x 16 x (2 (8 + 8) + 2 (8 + 4)) x 2 bytes.
+        ({}, LORA_ARGV, 2 * 16 * 56 * 2),
+        ({"dtype": "float32"}, LORA_ARGV, 2 * 16 * 56 * 4),
+        ({}, [*LORA_ARGV, "--lora-target-modules", "v_proj", "--port", "1"], 2 * 16 * 24 * 2),
+        ({}, [*LORA_ARGV, "--lora-dtype", "float32"], 2 * 16 * 56 * 4),
+        # Two devices: A of a column-parallel matrix is on both, B is shared out.
+        ({"tensor-parallel-size": 2}, LORA_ARGV, 2 * 2 * 16 * (2 * (8 + 4) + 2 * (8 + 2)) * 2),
+        ({}, ["python"], 1 * 16 * 56 * 2),
+        ({}, [*LORA_ARGV, "--max-loras=many"], 2 * 16 * 56 * 2),
+        ({}, ["--max-loras=many"], None),
+    ],
+)
+def test_lora_slots_at_the_reserved_rank(run: Any, record: Any, args: dict[str, Any], argv: list[str], expected: int | None) -> None:
+    models = {"base": _model(shape=SHAPE), "adapter": _model(parameters=80, weight_bytes=320, dtype="float32", lora_rank=8)}
+    memory = _memory(run, record, "adapter", server={"argv": argv}, models=models, serve={"args": args, "env": {}})
+    assert memory.ledger["lora_bytes"] == expected
+
+
+def test_the_kv_cache_by_the_model_s_sizes(run: Any, record: Any) -> None:
+    """A token takes 2 layers x 1 head x (4 + 4) x 2 bytes = 32; 64 kB hold 2000 of them, 125 blocks of 16; a request of 20 + 5 tokens takes 2 blocks."""
+    server = {"kv_cache_bytes": 64_000, "kv_cache_tokens": 2000, "max_model_len": 160}
+    memory = _memory(run, record, server=server, models={"base": _model(shape=SHAPE)})
+    assert (memory.kv_bytes_per_token, memory.kv_cache_tokens_computed, memory.workload_sequences) == (32.0, 2000, 62.5)
+
+
+def test_two_devices_hold_a_cache_each(run: Any, record: Any) -> None:
+    shape = msgspec.structs.replace(SHAPE, kv_heads=2)
+    server = {"kv_cache_bytes": 64_000, "max_model_len": 160}
+    memory = _memory(run, record, server=server, models={"base": _model(shape=shape)}, serve={"args": {"tensor-parallel-size": 2}, "env": {}})
+    assert memory.ledger["kv_cache_bytes"] == 128_000
+    assert (memory.kv_bytes_per_token, memory.kv_cache_tokens_computed) == (64.0, 2000)
+
+
+def test_a_model_of_unknown_sizes_has_no_figures_by_them(run: Any, record: Any) -> None:
+    memory = _memory(run, record, models={"base": _model()})
+    assert (memory.kv_bytes_per_token, memory.kv_cache_tokens_computed, memory.workload_sequences) == (None, None, None)
+
+
+def test_flags_of_a_command_line() -> None:
+    argv = ["x", "--lora-target-modules", "q_proj", "v_proj", "--max-loras=3", "--flag"]
+    assert words_of_flag(argv, "--lora-target-modules") == ["q_proj", "v_proj"]
+    assert words_of_flag(argv, "--flag") == []
+    assert (number_of_flag(argv, "--max-loras", 1), number_of_flag(argv, "--other", 7)) == (3, 7)
 
 
 def test_an_endpoint_has_no_ledger(run: Any, record: Any) -> None:

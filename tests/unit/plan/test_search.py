@@ -72,6 +72,15 @@ def test_nothing_misses_it_up_to_the_client_s_limit() -> None:
     assert (answer.reason, answer.gap, loads) == ("never misses", Gap(200, None), [64, 128, 200])
 
 
+def test_late_at_the_client_s_limit_is_no_edge_of_the_server() -> None:
+    answer, loads = _run(rate_terms(precision=0.05, max_probes=16, saturation_per_s=100.0), lambda load: 3.9 if load > 90 else -3.9, at_limit=90.0)
+    assert (answer.reason, answer.gap, answer.load) == ("never misses", Gap(80.0, None), None)
+    assert loads == [80.0, 100.0]
+    answer, loads = _run(rate_terms(precision=0.05, max_probes=16, saturation_per_s=100.0), lambda load: 3.9, at_limit=0.0)
+    assert (answer.reason, answer.gap, answer.load) == ("client", Gap(None, None), None)
+    assert loads[:2] == [80.0, 40.0]
+
+
 def test_the_number_of_probes_is_limited() -> None:
     answer, loads = _run(rate_terms(precision=0.01, max_probes=4, saturation_per_s=100.0), lambda load: 3.9 if load > 33 else -3.9)
     assert (answer.reason, len(loads)) == ("probes spent", 4)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfbench.plan.simulate import ROUTERS, Curve, Requests, Router, Service, poisson_requests, predict, simulate
+from perfbench.plan.simulate import ROUTERS, Curve, Requests, Router, Service, poisson_requests, simulate
 
 SERVICE_S = 0.1
 
@@ -82,7 +82,8 @@ def test_routers_in_the_order_that_theory_has_them() -> None:
     """With equal work, turns beat chance, and looking beats turns when work differs."""
     rng = np.random.default_rng(5)
     requests = Requests(np.cumsum(rng.exponential(SERVICE_S / 4 / 0.8, 40_000)), rng.exponential(1.0, 40_000), np.ones(40_000))
-    waits = {router: predict(_queue(1, exponential=True), requests, replicas=4, router=router).ttft_p95_s for router in ROUTERS}
+    queue = _queue(1, exponential=True)
+    waits = {router: np.percentile(simulate(queue, requests, replicas=4, router=router, seed=0).ttft_s, 95) for router in ROUTERS}
     assert waits["least-outstanding"] < waits["round-robin"] < waits["random"]
 
 
@@ -102,19 +103,20 @@ def test_every_request_is_served_and_none_before_its_time(replicas: int, router:
     assert np.array_equal(served.e2e_s, again.e2e_s)
 
 
-def test_an_overload_says_that_it_has_no_percentile() -> None:
-    requests = poisson_requests([(1, 1)], rate_per_s=15, count=5000, seed=0)
-    assert not predict(_queue(1, exponential=False), requests, replicas=1, router="random").stable
-    assert predict(_queue(1, exponential=False), requests, replicas=2, router="random").stable
+def test_an_overload_falls_behind_all_the_time() -> None:
+    """15 a second where 10 can be served: the last of 3000 requests comes after 200 s and is served after 300 s."""
+    requests = poisson_requests([(1, 1)], rate_per_s=15, count=3000, seed=0)
+    served = simulate(_queue(1, exponential=False), requests, replicas=1, router="random", seed=0)
+    assert requests.arrival_s[-1] + served.e2e_s[-1] == pytest.approx(300.0, rel=0.01)
 
 
-def test_good_requests_by_every_limit() -> None:
-    requests = poisson_requests([(1, 1)], rate_per_s=5, count=20_000, seed=0)
-    found = predict(_queue(1, exponential=False), requests, replicas=1, router="random", limits_s={"ttft_scheduled_s": 0.1001, "tpot_s": 0.001})
-    assert found.good_share == pytest.approx(0.5, abs=0.02), "M/D/1 at half load: half of the requests find it idle"
-    assert found.goodput_per_s == pytest.approx(2.5, rel=0.05)
-    assert found.tpot_p95_s is None
-    assert predict(_queue(1, exponential=False), requests, replicas=1, router="random").good_share is None
+def test_poisson_requests_are_poisson_and_keep_pairs_together() -> None:
+    requests = poisson_requests([(10, 1), (20, 2)], rate_per_s=4, count=40_000, seed=1)
+    gaps = np.diff(requests.arrival_s)
+    assert gaps.mean() == pytest.approx(0.25, rel=0.03)
+    assert gaps.std() == pytest.approx(0.25, rel=0.03)
+    assert np.array_equal(requests.prompt_tokens, 10 * requests.output_tokens)
+    assert requests.output_tokens.mean() == pytest.approx(1.5, rel=0.02)
 
 
 def test_a_curve_is_flat_below_and_goes_on_above_but_never_down() -> None:

@@ -110,7 +110,7 @@ def test_a_comparison_without_figures_is_dashes(summary: Summary) -> None:
 def test_memory_table_shows_the_ledger_and_who_shares_a_server(summary: Summary) -> None:
     table = evidence.memory_table(summary)
     assert [cell.text for cell in _row(table, "adapter")] == [
-        "adapter", "—", "—", "2.23 GiB", "0.251 GiB", "1.00 GiB", "0.0293 GiB", "0.949 GiB", "46,592", "base+lora",
+        "adapter", "—", "—", "2.23 GiB", "0.251 GiB", "1.00 GiB", "0.0293 GiB", "0.949 GiB", "46,592", "—", "base+lora",
     ]  # fmt: skip
 
 

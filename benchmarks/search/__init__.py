@@ -1,0 +1,1 @@
+"""Searches for the highest rate at the SLO, against servers whose capacity is known."""

@@ -1,0 +1,213 @@
+"""Three ways to the highest rate that meets an SLO, on truth servers whose answer is known: what each finds, and how long it keeps the server busy.
+
+    python -m benchmarks.search [single] [batch] [slots] [--json]
+
+search   `load: {search: max_rate}`, through the main path
+grid     exhaustive: every rate from half of saturation to 5% above it, 5% apart; the answer is the middle between two of them that the fewest
+         windows contradict
+sweep    guidellm 0.8.1's sweep profile (benchmark/profiles/sweep.py), its rates carried out by our own client so that only the strategy differs: one
+         stream, then throughput at 512 in flight, then eight more rates, equally spaced from the first to the second; the answer is read
+         from the curve: the straight line between the last rate that meets the SLO and the next, split in the same way
+
+All windows are WINDOW_S, all arrivals Poisson. The search's stop earlier where they are clear. Server-seconds are warm-ups, windows and drains. Truth: for
+`single` and `slots` the recursion of a queue with fixed service times, for `batch` a long simulation of processor sharing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from perfbench.load.engine import LoadProcess
+from perfbench.load.trial import TrialSpec
+from perfbench.plan.simulate import Curve, Requests, Service, simulate
+from perfbench.run import run_scenario
+from perfbench.scenario import Scenario
+
+SOURCE = Path(__file__).parents[2] / "tests" / "truth" / "truth_server.c"
+WINDOW_S, WARMUP_S, DRAIN_S = 4.0, 0.5, 4.0
+SWEEP_SIZE, THROUGHPUT_STREAMS = 10, 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """A server, the limit on its p95 TTFT, and how it serves."""
+
+    name: str
+    options: tuple[str, ...]
+    limit_s: float
+    service: Service
+
+
+CASES = (
+    Case("single", ("--slots", "1", "--ttft", "4"), 0.020, Service(Curve(((1, 0.004),)), Curve(((1, 0.0),)), slots=1)),
+    Case("batch", ("--knee", "8", "--ttft", "40"), 0.080, Service(Curve(((1, 0.04), (8, 0.04), (64, 0.32))), Curve(((1, 0.0),)))),
+    Case("slots", ("--slots", "8", "--ttft", "20"), 0.040, Service(Curve(((1, 0.020),)), Curve(((1, 0.0),)), slots=8)),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one method says, and what it cost."""
+
+    case: str
+    method: str
+    rate_per_s: float | None
+    server_s: float
+    trials: int
+
+
+def truth_rate(case: Case) -> float:
+    """The highest Poisson rate at which 95% of requests are within the limit."""
+    gaps = np.random.default_rng(0).exponential(1.0, 200_000)
+    low, high = 10.0, 500.0
+    for _ in range(14):
+        rate = (low + high) / 2
+        requests = Requests(np.cumsum(gaps) / rate, np.ones(len(gaps)), np.ones(len(gaps)))
+        within = np.mean(simulate(case.service, requests, replicas=1, router="random", seed=0).ttft_s[20_000:] <= case.limit_s) >= 0.95
+        low, high = (rate, high) if within else (low, rate)
+    return low
+
+
+class Client:
+    """Trials against one server, and the seconds that they keep it busy."""
+
+    def __init__(self, load: LoadProcess, url: str, folder: Path) -> None:
+        self._load, self._url, self._folder = load, url, folder
+        self.server_s, self.trials = 0.0, 0
+
+    def open(self, rate_per_s: float) -> float:
+        """p95 TTFT of a window at a Poisson rate, seconds; failed requests never come."""
+        rng = np.random.default_rng(self.trials)
+        offsets_s = np.cumsum(rng.exponential(1 / rate_per_s, int(2 * rate_per_s * (WARMUP_S + WINDOW_S)) + 16))
+        records, begin = self._drive(offsets_s[offsets_s < WARMUP_S + WINDOW_S], None)
+        measured = records.filter(pl.col("scheduled_ns") >= begin)
+        ttft_s = ((measured["first_token_ns"] - measured["sent_ns"]) / 1e9).fill_null(float("inf")).to_numpy()
+        return float(np.quantile(ttft_s, 0.95, method="inverted_cdf"))
+
+    def closed(self, streams: int) -> float:
+        """Requests a second of a closed loop."""
+        records, begin = self._drive(None, streams)
+        ended = records.filter((pl.col("status") == "ok") & pl.col("end_ns").is_between(begin, begin + round(WINDOW_S * 1e9)))
+        return len(ended) / WINDOW_S
+
+    def _drive(self, offsets_s: np.ndarray | None, streams: int | None) -> tuple[pl.DataFrame, int]:
+        folder = self._folder / f"trial-{self.trials}"
+        folder.mkdir(parents=True)
+        body = {"model": "truth", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 1}
+        (folder / "bodies.jsonl").write_bytes(msgspec.json.encode({"prompt_id": "p", "body": body}) + b"\n")
+        if offsets_s is not None:
+            pq.write_table(pa.table({"offset_ns": pa.array((offsets_s * 1e9).astype(np.int64))}), folder / "schedule.parquet")
+        outcome = self._load.run(
+            TrialSpec(
+                trial="t.t.r0", variant="t", url=self._url, path="/v1/chat/completions", api_key_env=None, bodies_path=str(folder / "bodies.jsonl"),
+                arrival="closed" if offsets_s is None else "poisson", concurrency=streams,
+                schedule_path=None if offsets_s is None else str(folder / "schedule.parquet"), warmup_s=WARMUP_S, duration_s=WINDOW_S, drain_s=DRAIN_S,
+                max_in_flight=4096, request_timeout_s=30.0, keep_text=False, records_path=str(folder / "records.parquet"),
+                spool_path=str(folder / "records.spool"),
+            )
+        )  # fmt: skip
+        self.trials += 1
+        self.server_s += (outcome.ended_ns - outcome.started_ns) / 1e9
+        return pl.read_parquet(folder / "records.parquet"), outcome.measure_from_ns
+
+
+def by_search(case: Case, url: str, folder: Path) -> Found:
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(50)))
+    search = {"find": "max_rate", "output": {"fixed": 1}, "warmup_s": WARMUP_S, "duration_s": WINDOW_S, "drain_s": DRAIN_S}
+    scenario = {
+        "name": "search", "endpoints": {"truth": {"url": url, "model": "truth"}}, "load": {"data": str(folder / "rows.jsonl"), "search": search},
+        "slo": {"ttft_s": {"p95": case.limit_s}},
+    }  # fmt: skip
+    finished = run_scenario(Scenario.model_validate_json(json.dumps(scenario)), scenario_file=None, parent=folder / "results", quiet=True)
+    found = finished.summary().variants["truth"].capacity
+    assert found is not None
+    return Found(case.name, "search", found.value, found.server_s, found.probes)
+
+
+def by_grid(case: Case, client: Client) -> Found:
+    rate = 0.5 * client.closed(64)
+    rates, top = [], 2.1 * rate
+    while rate <= top:
+        rates.append(rate)
+        rate *= 1.05
+    last = _split([client.open(rate) <= case.limit_s for rate in rates])
+    answer = float(np.sqrt(rates[last - 1] * rates[last])) if 0 < last < len(rates) else None
+    return Found(case.name, "grid", answer, client.server_s, client.trials)
+
+
+def by_sweep(case: Case, client: Client) -> Found:
+    rates = np.linspace(client.closed(1), client.closed(THROUGHPUT_STREAMS), SWEEP_SIZE - 1)[1:].tolist()
+    return Found(case.name, "sweep", _read_off(rates, [client.open(rate) for rate in rates], case.limit_s), client.server_s, client.trials)
+
+
+def _read_off(rates: Sequence[float], p95_s: Sequence[float], limit_s: float) -> float | None:
+    """Where the curve crosses the limit; None where it lies on one side."""
+    place = _split([value <= limit_s for value in p95_s])
+    if not 0 < place < len(rates):
+        return None
+    below, above = p95_s[place - 1], p95_s[place]
+    share = (limit_s - below) / (above - below) if below <= limit_s < above < float("inf") else 0.5
+    return rates[place - 1] + share * (rates[place] - rates[place - 1])
+
+
+def _split(met: Sequence[bool]) -> int:
+    """How many rates from below count as meeting the limit: so that the fewest contradict it, since one disturbed window says nothing of those above it."""
+    return min(range(len(met) + 1), key=lambda place: (met[:place].count(False) + met[place:].count(True), place))
+
+
+def measure(case: Case, binary: Path, folder: Path) -> list[Found]:
+    methods: dict[str, Callable[[str, Path], Found]] = {"search": lambda url, here: by_search(case, url, here)}
+    found = []
+    with LoadProcess(folder / "load.log") as load:
+        methods["grid"] = lambda url, here: by_grid(case, Client(load, url, here))
+        methods["sweep"] = lambda url, here: by_sweep(case, Client(load, url, here))
+        for name, method in methods.items():
+            server = subprocess.Popen([str(binary), "0", str(folder / f"{name}.log"), *case.options], stdout=subprocess.PIPE, text=True)
+            assert server.stdout is not None
+            try:
+                port = int(server.stdout.readline().split()[1])
+                here = folder / name
+                here.mkdir()
+                found.append(method(f"http://127.0.0.1:{port}", here))
+            finally:
+                server.kill()
+                server.wait()
+                server.stdout.close()
+    return found
+
+
+def main() -> None:
+    wanted = [name for name in sys.argv[1:] if not name.startswith("-")] or [case.name for case in CASES]
+    with tempfile.TemporaryDirectory() as scratch:
+        binary = Path(scratch) / "truth_server"
+        subprocess.run(["cc", "-O2", "-o", str(binary), str(SOURCE)], check=True)
+        rows = []
+        for case in (case for case in CASES if case.name in wanted):
+            truth = truth_rate(case)
+            folder = Path(scratch) / case.name
+            folder.mkdir()
+            rows += [{**asdict(one), "truth_per_s": truth} for one in measure(case, binary, folder)]
+    if "--json" in sys.argv:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'server':8} {'method':8} {'rate/s':>8} {'truth/s':>8} {'off':>7} {'server-s':>9} {'trials':>6}")
+    for row in rows:
+        off = f"{row['rate_per_s'] / row['truth_per_s'] - 1:+.1%}" if row["rate_per_s"] else "none"
+        rate = f"{row['rate_per_s']:.1f}" if row["rate_per_s"] else "none"
+        print(f"{row['case']:8} {row['method']:8} {rate:>8} {row['truth_per_s']:8.1f} {off:>7} {row['server_s']:9.1f} {row['trials']:6}")
+
+
+if __name__ == "__main__":
+    main()
