@@ -33,6 +33,7 @@ demo: setup
 
 # One command for all tiers; a tier whose part is missing skips itself and says so (-ra).
 test: setup chromium
+	@$(BIN)/perfbench demo --prepare --quiet > /dev/null
 	@$(BIN)/pytest
 
 unit truth live browser: setup

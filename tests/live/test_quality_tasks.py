@@ -5,7 +5,6 @@ The model answers badly, which is fine: what is tested is the way from a questio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,16 @@ import pytest
 from perfbench.quality.labels import LABELS
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario, load_scenario
-from perfbench.scenario.model import Endpoint, Serve
-from perfbench.scenario.paths import cache_folder
+from perfbench.scenario.model import Endpoint
 from perfbench.scenario.quality import Judge
 from perfbench.scenario.quality_metrics import QUALITY_METRICS
 from perfbench.serve.server import Server, installed_vllm
-from perfbench.variants import ServerPlan
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios" / "quality"
 TASKS = ("classification", "extraction", "qa", "domain-qa", "summarisation", "translation", "chat", "instructions", "rag")
 ROWS, TOKENS = 2, 24
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(installed_vllm() is None, reason="vLLM is not installed")]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    demo = cache_folder() / "demo"
-    if not (demo / "base" / "config.json").is_file():
-        pytest.skip("the demo's model is not on this machine; `perfbench demo` makes it")
-    args = {"dtype": "float32", "enforce-eager": True, "max-model-len": 1024, "max-num-seqs": 32, "max-num-batched-tokens": 1024}
-    plan = ServerPlan("lora", ("base", "adapter"), {"base": "base", "adapter": "adapter"}, model_path=demo / "base", lora=demo / "adapter", max_lora_rank=8)
-    serve = Serve.model_validate({"args": args, "env": {"VLLM_CPU_KVCACHE_SPACE": "1"}, "ready_timeout_s": 300.0})
-    with Server(plan, serve, log=tmp_path_factory.mktemp("server") / "server.log") as started:
-        yield started
 
 
 def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scenario:
@@ -63,8 +48,8 @@ def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scen
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_from_question_to_verdict(name: str, server: Server, tmp_path: Path) -> None:
-    scenario = against(name, server.url)
+def test_a_task_from_question_to_verdict(name: str, demo_server: Server, tmp_path: Path) -> None:
+    scenario = against(name, demo_server.url)
     assert scenario.quality is not None
     folder = run_scenario(scenario, scenario_file=None, parent=tmp_path, quiet=True)
     summary = folder.summary()

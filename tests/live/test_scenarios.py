@@ -6,31 +6,23 @@ scenario would take an hour. What a scenario says of servers is tested by the de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from perfbench.errors import PerfbenchError, ServerError
 from perfbench.prompts import RenderedPrompt
 from perfbench.quality.token_answers import ask_tokens
 from perfbench.results import RunFolder
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario, load_scenario
-from perfbench.scenario.model import Decoding, Endpoint, Serve
-from perfbench.scenario.paths import cache_folder
+from perfbench.scenario.model import Decoding, Endpoint
 from perfbench.scenario.short_form import short_form
 from perfbench.serve.server import Server, installed_vllm
-from perfbench.variants import ServerPlan
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(installed_vllm() is None, reason="vLLM is not installed")]
 
 SHIPPED = Path(__file__).parents[2] / "scenarios"
-SERVE = Serve(
-    args={"dtype": "float32", "enforce-eager": True, "max-model-len": 1024, "max-num-seqs": 32, "max-num-batched-tokens": 1024},
-    env={"VLLM_CPU_KVCACHE_SPACE": "1"}, ready_timeout_s=300.0,
-)  # fmt: skip
 ELSEWHERE = ("demo", "trace-replay")
 """The demo is run whole by CI; trace replay has a test of its own, which needs a trace."""
 
@@ -41,25 +33,10 @@ def scenario_files() -> list[Path]:
     return [path for path in found if path.stem not in ELSEWHERE]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Endpoint]]:
-    demo = cache_folder() / "demo"
-    if not (demo / "base" / "config.json").is_file():
-        from perfbench.models.demo import prepare_demo
-
-        try:
-            demo = prepare_demo(progress=lambda text: None)
-        except PerfbenchError as error:
-            pytest.skip(f"the demo's model cannot be made on this machine: {error}")
-    names = {"base+lora": "base", "adapter": "adapter"}
-    plan = ServerPlan("base-lora", tuple(names), names, model_path=demo / "base", lora=demo / "adapter", max_lora_rank=8)
-    log = tmp_path_factory.mktemp("served") / "vllm.log"
-    with Server(plan, SERVE, log=log) as server:
-        try:
-            yield {name: Endpoint(url=server.url, model=model) for name, model in {"base": "base", **names, "merged": "adapter"}.items()}
-            server.check()
-        except ServerError as error:
-            raise AssertionError(log.read_text()[-2000:]) from error
+@pytest.fixture
+def served(demo_server: Server) -> dict[str, Endpoint]:
+    models = {"base": "base", "base+lora": "base", "adapter": "adapter", "merged": "adapter"}
+    return {name: Endpoint(url=demo_server.url, model=model) for name, model in models.items()}
 
 
 def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
