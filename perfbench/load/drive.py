@@ -28,6 +28,7 @@ from perfbench.load.decode import decode
 from perfbench.load.exchange import Exchange, RawExchange
 from perfbench.load.live import LiveCounts
 from perfbench.load.messages import Progress
+from perfbench.load.open_files import check_open_files
 from perfbench.load.pool import Pool
 from perfbench.load.request_book import RequestBook, read_bodies, read_key
 from perfbench.load.trial import TrialSpec
@@ -197,11 +198,13 @@ class Trial:
 
     def _open_connections(self, helpers: list[Any]) -> None:
         if self.spec.concurrency is not None:
+            check_open_files(self.spec.concurrency)
             self._pool.open(self.spec.concurrency)
             if self.spec.think_time_s:  # long enough to be idle until the server closes the connection
                 helpers.append(gevent.spawn(self._pool.keep_ready, self.spec.concurrency))
             return
         spare = min(self.spec.max_in_flight, _busiest(self.offsets_ns, _SPARE_WINDOW_NS) + _SPARE_LEAST)
+        check_open_files(spare)
         self._pool.open(spare)
         helpers.append(gevent.spawn(self._pool.keep_ready, spare))
 

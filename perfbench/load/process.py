@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from perfbench.errors import LoadError
 from perfbench.load import cluster
 from perfbench.load.drive import Trial
 from perfbench.load.messages import Cancel, Done, Order, Progress, Ready, Refused, Report, RunTrial
+from perfbench.load.open_files import raise_limit
 from perfbench.load.scale import Scale
 from perfbench.load.trial import TrialSpec
 from perfbench.records import TrialOutcome
@@ -155,8 +155,7 @@ def end_with_parent() -> None:
 def prepare_process() -> None:
     """What every process that drives or leads needs: as many open files as may be, and an end with a traceback where a bug would be a silent stall."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_limit()
     # An error in the hub's callbacks or in a greenlet of ours is a bug.
     gevent.hub.get_hub().SYSTEM_ERROR = (Exception, KeyboardInterrupt, SystemExit)
 

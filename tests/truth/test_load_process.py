@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -110,6 +111,17 @@ def test_a_crash_is_reported_with_the_logs_last_lines(truth_server: TruthServer,
     with LoadProcess(tmp_path / "load.log") as load, pytest.raises(LoadError, match=r"ended with code 1 .*FileNotFoundError") as caught:
         load.run(spec)
     assert str(tmp_path / "load.log") in (caught.value.hint or "")
+
+
+def test_more_streams_than_open_files_are_refused_in_one_sentence_before_load(truth_server: TruthServer, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "t", truth_server.url, [request_body()], concurrency=300)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with LoadProcess(tmp_path / "load.log") as load:
+        resource.prlimit(load.pid, resource.RLIMIT_NOFILE, (256, 256))
+        with pytest.raises(LoadError, match=r"300 connections at once need as many open files, and each process may have 256 here; raise the limit"):
+            load.run(spec)
+    assert truth_server.answers() == {}
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
 
 
 def test_leaving_the_block_ends_the_process(tmp_path: Path) -> None:
