@@ -40,7 +40,7 @@ from perfbench.quality.measures import (
     standard_errors,
 )
 from perfbench.records import Estimate, GateSummary, JudgeSummary, QualityRecord, QualitySummary, QualityVerdict, SliceSummary
-from perfbench.scenario.quality import Classification, Quality
+from perfbench.scenario.quality import Classification, Quality, Translation
 from perfbench.scenario.quality_metrics import JUDGED, QUALITY_METRICS, quality_warnings
 
 ALPHA = 0.05
@@ -111,8 +111,18 @@ def decide(base: Records | None, records: Records, quality: Quality, judge: Judg
         regressed=lost,
         warnings=_warnings(quality, groups),
         not_run=missing,
+        signatures=_signatures(quality, records),
         judge=judge,
     )
+
+
+def _signatures(quality: Quality, records: Records) -> dict[str, str]:
+    """How the corpus metrics of a translation were computed, in their library's own words."""
+    if not isinstance(quality.task, Translation) or not records:
+        return {}
+    from perfbench.quality.translation import references_of, signatures
+
+    return dict(signatures(quality.task.tokenizer, max(len(references_of(record.expected)) for record in records)))
 
 
 def _counterpart(base: Records | None, clean: Records) -> tuple[Records, str | None]:

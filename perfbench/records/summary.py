@@ -277,6 +277,8 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """What weakens the verdict, one sentence each: a weak metric alone, few groups."""
     not_run: dict[str, str] = {}
     """Metric -> why it was not run. Nothing is guessed for it."""
+    signatures: dict[str, str] = {}
+    """Metric -> the settings that it was computed with, where its library names them (sacrebleu)."""
     judge: JudgeSummary | None = None
     """None where no judge has judged this variant."""
     human: HumanSummary | None = None

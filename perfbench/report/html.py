@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import adapters, answers, capacity, differences, evidence, figures, foreign, plan, tables
+from perfbench.report import adapters, answers, capacity, differences, evidence, figures, foreign, plan, quality_details, tables
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
@@ -77,6 +77,9 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "quality": evidence.quality_table(summary),
         "fidelity": fidelity_table(summary),
         "labels": evidence.labels_table(summary),
+        "gates": quality_details.gates_table(summary),
+        "slices": quality_details.slices_table(summary),
+        "signatures": quality_details.signature_lines(summary),
         "under_load": evidence.under_load_table(summary),
         "human": evidence.human_table({name: variant.quality.human if variant.quality else None for name, variant in summary.variants.items()}),
         "confusion": evidence.confusion_tables(summary),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import evidence, formats, plan
+from perfbench.report import evidence, formats, plan, quality_details
 from perfbench.report.adapters import adapters_table
 from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import tax_table
@@ -38,6 +38,7 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
     folded = [stage_table(summary), capacity_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
     folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]
+    folded += [quality_details.gates_table(summary), quality_details.slices_table(summary)]
     parts += [_folded(table) for table in folded]
     parts += [f"{escape_line(what)}: {escape(line)}" for what, line in evidence.trace_lines(manifest)]
     planned = plan.plan_of(summary)

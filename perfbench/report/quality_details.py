@@ -1,0 +1,61 @@
+"""What stands behind a verdict on quality: every metric that decides, and where in the data the difference lies."""
+
+from __future__ import annotations
+
+from perfbench.records import Estimate, Summary
+from perfbench.report import formats
+from perfbench.report.tables import Cell, Column, Table
+
+
+def gates_table(summary: Summary) -> Table:
+    """One row for each deciding metric of each variant; empty where one metric decides alone, since the quality table says all of it."""
+    columns = (
+        Column("Variant", align="left"), Column("Metric", align="left"), Column("Verdict", align="left"), Column("Margin"), Column("Difference"),
+        Column("Samples"), Column("Samples to decide"), Column("Reason", align="left", prose=True),
+    )  # fmt: skip
+    several = [(name, checked.gates) for name, variant in summary.variants.items() if (checked := variant.quality) is not None and len(checked.gates) > 1]
+    rows = tuple(
+        (
+            Cell(name), Cell(gate.metric), Cell(gate.verdict, mark=gate.verdict), Cell(formats.quantity(gate.margin, "share")), _difference(gate.difference),
+            Cell(formats.count(gate.n)), Cell(formats.count(gate.n_to_decide)), Cell(formats.one_line(gate.reason)),
+        )
+        for name, gates in several
+        for gate in gates
+    )  # fmt: skip
+    caption = "Variant minus base; the verdict of a variant is the worst of these, by Holm's correction over all of them."
+    return Table("quality-gates", "Metrics that decide", caption, columns, rows, details="Below a difference: its 95 % interval.")
+
+
+def slices_table(summary: Summary) -> Table:
+    """The deciding metric by slice. Slices decide nothing: they show where a difference comes from."""
+    columns = (
+        Column("Slice", align="left"), Column("Variant", align="left"), Column("Metric", align="left"), Column("Value"), Column("Against base"),
+        Column("Samples"),
+    )  # fmt: skip
+    rows = []
+    for name, variant in summary.variants.items():
+        if variant.quality is None:
+            continue
+        for column, values in variant.quality.slices.items():
+            for value, part in values.items():
+                figure = Cell(formats.percent(part.value.value), formats.interval(part.value.ci95_low, part.value.ci95_high, "share"))
+                where = formats.one_line(f"{column}: {value}")
+                rows.append((Cell(where), Cell(name), Cell(variant.quality.metric or formats.DASH), figure, _difference(part.difference), _count(part.n)))
+    caption = "Slices decide nothing: they show where a difference comes from, and many small ones differ by chance."
+    return Table("quality-slices", "Quality by slice", caption, columns, tuple(rows), details="Below a figure: its 95 % interval.")
+
+
+def signature_lines(summary: Summary) -> list[tuple[str, str]]:
+    """(metric, how it was computed), once: what somebody needs to compute the same figure."""
+    found = {metric: text for variant in summary.variants.values() if variant.quality is not None for metric, text in variant.quality.signatures.items()}
+    return list(found.items())
+
+
+def _difference(estimate: Estimate | None) -> Cell:
+    if estimate is None or estimate.value is None:
+        return Cell(formats.DASH)
+    return Cell(f"{estimate.value:+.3f}", formats.interval(estimate.ci95_low, estimate.ci95_high, "share"))
+
+
+def _count(value: int) -> Cell:
+    return Cell(formats.count(value))
