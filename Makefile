@@ -12,7 +12,7 @@ export PERFBENCH_CACHE ?= $(CURDIR)/.perfbench
 export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test unit truth live browser check lock clean setup chromium
+.PHONY: demo test unit truth live browser check lock clean setup chromium peers
 
 setup: $(VENV)/.ready
 
@@ -48,6 +48,11 @@ chromium:
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# The load generators that benchmarks/load compares with, each in an environment of its own under PEERS.
+PEERS ?= $(CURDIR)/.perfbench/peers
+peers: setup
+	@$(BIN)/python -m benchmarks.load.install $(PEERS)
 
 # Renew the lock. uv resolves in seconds where pip took nine minutes.
 lock: setup

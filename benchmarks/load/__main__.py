@@ -19,13 +19,16 @@ from benchmarks.load.measure import BenchmarkError, Client, Level, Measured, mea
 from benchmarks.load.truth import build, build_tls
 
 FOLDER = Path(__file__).parent
-PARTS = {"closed": parts.closed, "tls": parts.tls, "open": parts.open_loop, "short": parts.short, "many": parts.many, "capacity": parts.capacity}
+PARTS = {
+    "closed": parts.closed, "peers": parts.peers, "tls": parts.tls, "open": parts.open_loop, "short": parts.short, "many": parts.many,
+    "capacity": parts.capacity,
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", nargs="+", choices=list(CLIENTS), default=["perfbench", "floor", "vllm"])
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=[part for part in PARTS if part != "peers"])
     parser.add_argument("--peers", type=Path, help="folder of the peers' environments")
     parser.add_argument("--tokenizer", type=Path, default=Path(".perfbench/demo/base"), help="folder that the peers read a tokenizer from")
     parser.add_argument("--streams", type=int, default=256)

@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from benchmarks.load.process_tree import PeakMemory, cpu_s, wait_until
+from benchmarks.load.process_tree import PeakMemory, cpu_s, machine_cpu_s, wait_until
 from benchmarks.load.truth import Answer, Script, Truth, truth_server
 
 SETTLE_S = 1.5
@@ -110,6 +110,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float
     requests_per_s: float
     open_at_once: int
+    others_cpu_share: float | None = None
+    """Of all that ran beside client and server in the window, in cores. The kernel counts it in ticks, so 0.15 more or less is nothing; far above that the
+    numbers are not of this client alone."""
 
 
 def measure(client: Client, level: Level, binaries: Path) -> Measured:
@@ -123,22 +126,25 @@ def measure(client: Client, level: Level, binaries: Path) -> Measured:
                 if not wait_until(lambda: truth.log.stat().st_size > 0, timeout_s=_START_TIMEOUT_S + level.script.answer_s):
                     raise BenchmarkError(f"{client.name} got no answer in {_START_TIMEOUT_S:g} s")
                 time.sleep(SETTLE_S)
-                cpu, server_cpu, begin_ns = cpu_s(running.pid), cpu_s(truth.pid), time.monotonic_ns()
+                before, begin_ns = (cpu_s(running.pid), cpu_s(truth.pid), machine_cpu_s()), time.monotonic_ns()
                 time.sleep(level.window_s)
-                cpu, server_cpu, end_ns = cpu_s(running.pid) - cpu, cpu_s(truth.pid) - server_cpu, time.monotonic_ns()
+                after, end_ns = (cpu_s(running.pid), cpu_s(truth.pid), machine_cpu_s()), time.monotonic_ns()
                 peak_bytes = memory.stop()
                 readings = running.finish()
             finally:
                 running.stop()
                 memory.stop()
             answers = truth.answers()
-    return _judge(client.name, level, readings, answers, (begin_ns, end_ns), cpu, server_cpu, peak_bytes)
+    cpu, server_cpu, machine_cpu = (later - earlier for earlier, later in zip(before, after, strict=True))
+    return _judge(client.name, level, readings, answers, (begin_ns, end_ns), (cpu, server_cpu, machine_cpu), peak_bytes)
 
 
 def _judge(
-    name: str, level: Level, readings: Sequence[Reading], answers: dict[str, Answer], window: tuple[int, int], cpu: float, server_cpu: float, peak_bytes: int
-) -> Measured:
+    name: str, level: Level, readings: Sequence[Reading], answers: dict[str, Answer], window: tuple[int, int], cpus: tuple[float, float, float],
+    peak_bytes: int,
+) -> Measured:  # fmt: skip
     begin_ns, end_ns = window
+    cpu, server_cpu, machine_cpu = cpus
     window_s = (end_ns - begin_ns) / 1e9
     written = np.fromiter((chunk for answer in answers.values() for chunk in answer.chunks), np.int64)
     tokens = int(((written >= begin_ns) & (written < end_ns)).sum())
@@ -156,6 +162,7 @@ def _judge(
         ttft_error_ms=_spread(ttft), ttft_error_read_ms=_spread(ttft_read), gap_error_ms=_spread(_gap_errors(pairs)), send_lag_ms=_spread(lag),
         turnaround_ms=_spread(_turnarounds(answers, window)) if level.streams else None,
         cpu_ms_per_1000_tokens=cpu * 1e6 / tokens, cpu_share=cpu / window_s, server_cpu_share=server_cpu / window_s,
+        others_cpu_share=(machine_cpu - cpu - server_cpu) / window_s,
         peak_memory_mb=peak_bytes / 1e6, tokens_per_s=tokens / window_s, requests_per_s=ended / window_s, open_at_once=_most_open(answers),
     )  # fmt: skip
 

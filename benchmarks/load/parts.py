@@ -13,7 +13,7 @@ One = Callable[[str, Client, Level], Measured | None]
 TTFT_LIMIT_MS = 5.0
 _OURS = "perfbench"
 _SHORT = Script(tokens=4, ttft_ms=5, gap_ms=2)
-_LEVELS = (8, 16, 32, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048)
+_LEVELS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048)
 _CAPACITY_WINDOW_S = 4.0
 
 
@@ -22,6 +22,12 @@ def closed(one: One, clients: Sequence[Client], options: argparse.Namespace) -> 
     for _ in range(options.repeats):
         for client in clients:
             one("closed", client, Level(script=Script(), window_s=options.window, streams=options.streams))
+
+
+def peers(one: One, clients: Sequence[Client], options: argparse.Namespace) -> None:
+    """As `closed`, once: some of the other load generators need a minute to start and to report."""
+    for client in clients:
+        one("peers", client, Level(script=Script(), window_s=options.window, streams=options.streams))
 
 
 def tls(one: One, clients: Sequence[Client], options: argparse.Namespace) -> None:
@@ -45,9 +51,9 @@ def short(one: One, clients: Sequence[Client], options: argparse.Namespace) -> N
 
 
 def many(one: One, clients: Sequence[Client], options: argparse.Namespace) -> None:
-    """Ours: 10,000 streams open at once, a token a second each."""
+    """Ours: 10,000 streams open at once, two tokens a second each."""
     for client in _ours(clients):
-        one("many", client, Level(script=Script(tokens=8, ttft_ms=1000, gap_ms=1000), window_s=options.window, streams=10_000))
+        one("many", client, Level(script=Script(tokens=8, ttft_ms=1000, gap_ms=500), window_s=options.window, streams=10_000))
 
 
 def capacity(one: One, clients: Sequence[Client], options: argparse.Namespace) -> None:

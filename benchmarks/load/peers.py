@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,9 @@ class AiPerf:
             "--tokenizer", str(self._tokenizer), "--isl", "16", "--isl-stddev", "0", "--osl", str(level.script.tokens), "--num-dataset-entries", "64",
             "--benchmark-duration", f"{level.seconds:.0f}", *pace, "--ui", "none", "--artifact-dir", str(folder / "aiperf"),
         ]  # fmt: skip
-        return RunningCommand(self.name, command, folder, lambda: self._read(folder / "aiperf"), _offline())
+        environment = _offline()
+        del environment["HF_HUB_OFFLINE"]  # with it, a tokenizer that is a folder is refused; it needs no hub for one
+        return RunningCommand(self.name, command, folder, lambda: self._read(folder / "aiperf"), environment)
 
     @staticmethod
     def _read(folder: Path) -> list[Reading]:
@@ -220,6 +223,7 @@ class InferencePerf:
         self._tokenizer = tokenizer
 
     def start(self, level: Level, truth: Truth, folder: Path) -> RunningCommand:
+        fields = {"request": False, "response": False, "computed_metrics": False}
         lengths = {"min": 16, "max": 16, "mean": 16, "std_dev": 0, "total_count": 1000}
         tokens = level.script.tokens
         stage = {"num_requests": _requests(level), "concurrency_level": level.streams}
@@ -231,7 +235,7 @@ class InferencePerf:
             "load": {"type": "concurrent" if level.streams else "poisson", "stages": [stage], "num_workers": 1, "worker_max_concurrency": 4096},
             "server": {"type": "vllm", "model_name": "truth", "base_url": truth.url, "ignore_eos": True},
             "tokenizer": {"pretrained_model_name_or_path": str(self._tokenizer)},
-            "report": {"request_lifecycle": {"summary": False, "per_stage": False, "per_request": True}},
+            "report": {"request_lifecycle": {"summary": False, "per_stage": False, "per_request": True, "per_request_fields": fields}},
             "storage": {"local_storage": {"path": str(folder / "inference-perf")}},
         }
         (folder / "config.yml").write_bytes(msgspec.json.encode(config))  # JSON is YAML
@@ -242,5 +246,11 @@ class InferencePerf:
     def _read(folder: Path) -> list[Reading]:
         found = []
         for request in _json(next(folder.rglob("per_request_lifecycle_metrics.json"))):
-            print(request)
+            streamed = request["info"]["response_metrics"]
+            response_id = _RESPONSE_ID.search("".join(streamed["response_chunks"][:2]).encode())
+            times_ns = [time_s * 1e9 for time_s in streamed["chunk_times"]]
+            if request.get("error") or response_id is None or not times_ns:
+                continue
+            gaps_ns = [later - earlier for earlier, later in pairwise(times_ns)]
+            found.append(Reading(id=response_id[0].decode(), ttft_ns=times_ns[0] - request["start_time"] * 1e9, gaps_ns=gaps_ns))
         return found

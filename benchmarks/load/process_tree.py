@@ -32,6 +32,12 @@ def cpu_s(pid: int) -> float:
     return ticks / _TICKS
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds of everything on the machine so far, idle and waiting left out."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / _TICKS
+
+
 def memory_bytes(pid: int) -> int:
     """Resident memory of the tree. Pages of files and shared memory count once, in the process that has most: else ten workers were ten pythons."""
     own, shared = 0, 0

@@ -21,8 +21,10 @@ _HEAD = """# Load: perfbench, other load generators, and the truth
 Made by `python -m benchmarks.load` from results.json; what the columns mean stands in benchmarks/load/measure.py. In short: the server
 (tests/truth/truth_server.c) logs when each request arrived and when it wrote each token; an error is what the client reports minus that. 64 tokens a
 request, the first after 50 ms, then one each 10 ms: 94 tokens/s a stream. Client and server have a core each and the machine to themselves. CPU and memory
-are those of the client's whole process tree, in a window in which all streams run. Medians over alternating repeats.
+are those of the client's whole process tree, in a window in which all streams run. Medians over alternating repeats; repeats in which anything else on
+the machine used more than a quarter of a core are left out where a client has others (`runs` says how many counted; `others` how much that was).
 """
+_DISTURBED = 0.25
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +70,8 @@ def line(part: str, m: Measured) -> str:
     return (
         f"{part}: {m.client}{' (TLS)' if m.tls else ''}, {level}: TTFT error {_pair(m.ttft_error_ms)} ms, gap error {_pair(m.gap_error_ms)} ms, "
         f"send lag {_pair(m.send_lag_ms)} ms, turnaround {_pair(m.turnaround_ms)} ms, CPU {m.cpu_ms_per_1000_tokens:.1f} ms per 1,000 tokens "
-        f"({m.cpu_share:.0%} of a core; server {m.server_cpu_share:.0%}), {m.tokens_per_s:,.0f} tokens/s, {m.requests_per_s:,.0f} requests/s, "
-        f"{m.peak_memory_mb:.0f} MB, {m.matched} of {m.requests} matched, {m.open_at_once} open at once"
+        f"({m.cpu_share:.0%} of a core; server {m.server_cpu_share:.0%}, others {_share(m.others_cpu_share)}), {m.tokens_per_s:,.0f} tokens/s, "
+        f"{m.requests_per_s:,.0f} requests/s, {m.peak_memory_mb:.0f} MB, {m.matched} of {m.requests} matched, {m.open_at_once} open at once"
     )
 
 
@@ -81,8 +83,17 @@ def write(folder: Path) -> None:
         mine = [entry for entry in entries if entry.part == part]
         if mine:
             newest = [entry for entry in mine if entry.started == mine[-1].started]
+            newest = newest if part == "capacity" else _undisturbed(newest)
             sections.append(f"## {title}\n\n{newest[0].started}; {newest[0].machine}.\n\n{table([entry.measured for entry in newest], newest[0].versions)}\n")
     (folder / "RESULTS.md").write_text("\n".join(sections))
+
+
+def _undisturbed(entries: Sequence[Entry]) -> list[Entry]:
+    def alone(entry: Entry) -> bool:
+        return (entry.measured.others_cpu_share or 0.0) <= _DISTURBED
+
+    clean = {(entry.measured.client, entry.measured.tls) for entry in entries if alone(entry)}
+    return [entry for entry in entries if alone(entry) or (entry.measured.client, entry.measured.tls) not in clean]
 
 
 def _clients_table(all_measured: Sequence[Measured], versions: dict[str, str]) -> str:
@@ -95,11 +106,12 @@ def _clients_table(all_measured: Sequence[Measured], versions: dict[str, str]) -
                 label, str(len(group)), _middle_pair(group, lambda m: m.ttft_error_ms), _middle_pair(group, lambda m: m.gap_error_ms), lag,
                 _middle(group, lambda m: m.cpu_ms_per_1000_tokens), _middle(group, lambda m: m.tokens_per_s), _middle(group, lambda m: m.requests_per_s),
                 _middle(group, lambda m: m.peak_memory_mb), _middle(group, lambda m: m.open_at_once),
+                _share(group[-1].others_cpu_share) if len(group) == 1 else _share(statistics.median(m.others_cpu_share or 0.0 for m in group)),
             ]
         )  # fmt: skip
     lag_name = "send lag p50 / p99, ms" if all_measured[0].rate_per_s else "turnaround p50 / p99, ms"
     head = ["client", "runs", "TTFT error p50 / p99, ms", "gap error p50 / p99, ms", lag_name, "CPU ms per 1,000 tokens", "tokens/s", "requests/s",
-            "peak MB", "open at once"]  # fmt: skip
+            "peak MB", "open at once", "others"]  # fmt: skip
     return _markdown(head, rows)
 
 
@@ -139,6 +151,10 @@ def _middle(group: Sequence[Measured], value: Callable[[Measured], float]) -> st
 def _middle_pair(group: Sequence[Measured], value: Callable[[Measured], Spread | None]) -> str:
     known = [spread for spread in map(value, group) if spread is not None]
     return _pair(Spread(statistics.median(s.p50 for s in known), statistics.median(s.p99 for s in known)) if known else None)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{max(0.0, value):.0%}"
 
 
 def _pair(spread: Spread | None) -> str:
