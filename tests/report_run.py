@@ -14,13 +14,19 @@ import numpy as np
 from perfbench.records import (
     SCHEMA_VERSION,
     Audit,
+    Autoscaled,
+    BreakEven,
+    BreakEvenPoint,
     Comparison,
     CostSummary,
+    Demand,
+    Deployment,
     Estimate,
     Manifest,
     MemorySummary,
     MetricSummary,
     ModelInfo,
+    Plan,
     QualityRecord,
     QualitySummary,
     Rates,
@@ -30,12 +36,14 @@ from perfbench.records import (
     RequestCounts,
     Sample,
     ServerInfo,
+    Simulated,
     Summary,
     TrialOutcome,
     TrialPlan,
     TrialSummary,
+    VariantPlan,
     VariantSummary,
-)  # fmt: skip
+)
 from perfbench.results import RunFolder, write_records, write_samples
 
 VARIANTS = ("base", "base+lora", "adapter", "merged")
@@ -288,3 +296,34 @@ def _summary(run_id: str, trials: dict[str, list[TrialSummary]]) -> Summary:
         contamination={"compared": 60, "found": 1, "sample_ids": ["s021"]}, not_measured={"vram_bytes": "no NVML library on this machine"},
         slo={"ttft_s": {"p95": 0.8}, "tpot_s": {"p95": 0.04}},
     )  # fmt: skip
+
+
+def _deployment(replicas: int) -> Deployment:
+    return Deployment(replicas=replicas, gpus=replicas, usd_per_month=100.0 * replicas, carries_per_s=10.0, hit_share=0.5)
+
+
+def plan() -> Plan:
+    """A plan with one variant, one without a figure, foreign words and a curve with a gap."""
+    merged = VariantPlan(
+        reason="", capacity_per_s=Estimate(value=5.0, ci95_low=4.0, ci95_high=6.0), capacity_from="a stage",
+        replicas=Estimate(value=3, ci95_low=3, ci95_high=4),
+        spare_replicas=1, gpus_per_replica=2, gpus=8, server_hour_usd=2.0, usd_per_month=Estimate(value=5840.0, ci95_low=5840.0, ci95_high=7300.0),
+        usd_per_request=0.001, usd_per_million_output_tokens=2.0, usd_per_correct_request=None, utilisation_by_hour=[0.1] * 12 + [0.5] * 12,
+        utilisation_at_peak_one_down=0.8,
+        autoscaled=Autoscaled(replicas_by_hour=[2] * 12 + [4] * 12, usd_per_month=4000.0, saved_share=0.25, starts_per_day=2, ready_s=30.0),
+        simulated=[Simulated(router="random", replicas=3, rate_per_s=12.0, stable=False, ttft_p95_s=None, tpot_p95_s=None, meets=False, in_service_p95=9.0)],
+        warnings=["it is <b>far</b>"],
+    )  # fmt: skip
+    unknown = Deployment(replicas=None, gpus=None, usd_per_month=None, carries_per_s=None)
+    curve = BreakEven(
+        points=[
+            BreakEvenPoint(fine_tunes=1, skew=0.0, adapters=_deployment(4), merged=_deployment(3)),
+            BreakEvenPoint(fine_tunes=9, skew=0.0, adapters=unknown, merged=_deployment(18)),
+        ],
+        crossings=["With all alike popular, adapters need less."], rests_on=["measured"],
+    )  # fmt: skip
+    demand = Demand(source="a <script>", peak_per_s=12.0, mean_per_s=6.0, hourly_per_s=[6.0] * 24, requests_per_month=1e6)
+    variants = {"merged": merged, "adapter": VariantPlan(reason="no stage meets the SLO")}
+    return Plan(
+        demand=demand, head_room=0.2, head_room_reason="why", hours_per_month=730.0, currency="EUR", variants=variants, break_even=curve, warnings=["w"]
+    )

@@ -129,7 +129,7 @@ def gpus_per_server(serve_args: Mapping[str, Any]) -> int:
 def server_price(cost: Cost | None, experiment: Experiment, variant: str) -> ServerPrice:
     """What an hour of the variant's server costs."""
     ours = variant not in experiment.endpoints
-    gpus = gpus_per_server(experiment.serve_args) if ours else None
+    gpus = gpus_per_server(experiment.serve_args_of(variant)) if ours else None
     if cost is None:
         return ServerPrice(None, gpus, "the scenario gives no price (cost.server_hour_usd or cost.gpu_hour_usd)")
     if cost.server_hour_usd is not None:

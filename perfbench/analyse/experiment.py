@@ -6,7 +6,8 @@ validated again without looking at files; a trace is put together as it stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,6 +41,12 @@ class Experiment:
     """Requests begin alike on purpose (system prompt, shared prefix, conversation), so that hits in the prefix cache are asked for."""
     serve_args: dict[str, Any]
     search: tuple[Search, ...] = ()
+    variation_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variation -> what its server is started with beside, or instead of, `serve_args`."""
+
+    def serve_args_of(self, variant: str) -> dict[str, Any]:
+        """vLLM's arguments of a variant's server."""
+        return {**self.serve_args, **self.variation_args.get(variant, {})}
 
     def stage_of(self, plan: TrialPlan) -> Stage:
         """What a trial drove: a stage of the scenario, or that of a probe."""
@@ -59,6 +66,7 @@ def experiment_of(manifest: Manifest) -> Experiment:
         variants=(*(scenario.get("variants") or ()), *variations, *endpoints),
         endpoints=frozenset(endpoints),
         variations={name: variation["of"] for name, variation in variations.items()},
+        variation_args={name: variation.get("args") or {} for name, variation in variations.items()},
         stages={stage.name: stage for stage in stages},
         slo={metric: _validated(SloLimit, limit) for metric, limit in (scenario.get("slo") or {}).items()},
         cost=_validated(Cost, cost) if cost else None,

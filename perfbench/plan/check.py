@@ -45,7 +45,7 @@ def checked(plan: VariantPlan, evidence: VariantEvidence, demand: Demand, experi
     """The plan with what the simulation says of it; as it is where there is none to check. Says in its warnings why nothing could be simulated."""
     if plan.replicas is None or plan.replicas.value is None:
         return plan
-    slots = str(experiment.serve_args.get("max-num-seqs", ""))
+    slots = str(experiment.serve_args_of(evidence.name).get("max-num-seqs", ""))
     stages = closed_stages(evidence.trials, experiment)
     service = fit_service(stages, slots=int(slots) if slots.isdecimal() and int(slots) else None)
     lengths = _lengths(evidence)

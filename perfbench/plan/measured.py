@@ -64,16 +64,19 @@ def _mean(trials: list[TrialSummary], metric: str) -> float | None:
 
 def _served(variant: str, manifest: Manifest, gpu: str) -> Served | None:
     """The variant's model as it was served; None for an endpoint, and where the model's sizes are not known."""
-    if variant not in (manifest.scenario.get("variants") or ()):
+    variation = (manifest.scenario.get("variations") or {}).get(variant)
+    if variation is None and variant not in (manifest.scenario.get("variants") or ()):
         return None
+    kind = variation["of"] if variation is not None else variant
     models = manifest.models
-    info = models.get("merged" if variant == "merged" else "base")
+    own = models.get(variant) if variation is not None else None
+    info = own if own is not None and own.shape is not None else models.get("merged" if kind == "merged" else "base")
     if info is None or info.shape is None:
         return None
-    args: dict[str, Any] = (manifest.scenario.get("serve") or {}).get("args") or {}
+    args: dict[str, Any] = {**((manifest.scenario.get("serve") or {}).get("args") or {}), **((variation or {}).get("args") or {})}
     setting = Setting(weights=_BY_TORCH.get(str(args.get("dtype", "")), "auto"), kv="fp8" if str(args.get("kv-cache-dtype", "")).startswith("fp8") else "auto")
-    adapter = models.get("adapter")
-    parameters = adapter.parameters or 0 if variant == "adapter" and adapter is not None else 0
+    adapter = own if own is not None and own.lora_rank is not None else models.get("adapter")
+    parameters = adapter.parameters or 0 if kind == "adapter" and adapter is not None else 0
     # Data-parallel replicas have the weights each: a sequence runs on the tensor-parallel group.
     replicas = str(args.get("data-parallel-size", 1))
     devices = gpus_per_server(args) // (int(replicas) if replicas.isdigit() and int(replicas) else 1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import msgspec
 import pytest
 
 from perfbench.report.html import render_html
@@ -67,8 +69,9 @@ def browser() -> Iterator[sync_api.Browser]:
 
 
 @pytest.fixture(scope="module")
-def url(folder: RunFolder) -> str:
-    path = Path(folder.write_text("report.html", render_html(folder, folder.summary(), folder.manifest())))
+def url(folder: RunFolder, report_run: ModuleType) -> str:
+    summary = msgspec.structs.replace(folder.summary(), plan=msgspec.to_builtins(report_run.plan()))
+    path = Path(folder.write_text("report.html", render_html(folder, summary, folder.manifest())))
     return path.as_uri()
 
 
@@ -84,8 +87,8 @@ def test_every_plot_of_every_stage_draws_without_a_complaint_or_a_request(opened
     for stage in ("closed-1", "closed-4", "poisson-2"):
         page.select_option("select[data-picks=stage] >> nth=0", stage)
         opened.wait_for_plots()
-    assert page.locator(".plot").count() == 27
-    assert page.locator(".plot.js-plotly-plot").count() == 27
+    assert page.locator(".plot").count() == 29
+    assert page.locator(".plot.js-plotly-plot").count() == 29
     assert opened.complaints == []
     assert opened.requests == [url]
 

@@ -112,6 +112,14 @@ def test_a_server_costs_its_gpus(run: Any, record: Any) -> None:
     assert (cost.server_hour_usd, cost.gpus_per_server, cost.usd_per_request) == (36.0, 4, pytest.approx(0.01))
 
 
+def test_a_variation_costs_its_own_gpus(run: Any, record: Any) -> None:
+    variations = {"wide": {"of": "adapter", "args": {"tensor-parallel-size": 4}}}
+    run.manifest(["wide.one.r0"], variants=["adapter"], variations=variations, cost={"gpu_hour_usd": 9.0}, load={"stages": [{"name": "one", **STAGE}]})
+    run.trial("wide.one.r0", [record("wide.one.r0", 2.0 + k / 2, prompt_id=str(k)) for k in range(10)])
+    found = summarise(run.folder).variants
+    assert (found["wide"].cost.server_hour_usd, found["adapter"].cost.server_hour_usd) == (36.0, 9.0)
+
+
 def test_the_gpus_of_an_endpoint_are_not_known(run: Any, record: Any) -> None:
     run.manifest(["mine.one.r0"], variants=[], endpoints={"mine": {"url": "http://x", "model": "m"}}, cost={"gpu_hour_usd": 9.0})
     run.trial("mine.one.r0", [record("mine.one.r0", 2.0 + k / 2, prompt_id=str(k)) for k in range(10)])

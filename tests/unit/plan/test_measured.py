@@ -73,6 +73,13 @@ def test_share_by_hand() -> None:
     assert found.variants["mine"].roofline == []
 
 
+def test_a_variation_is_held_to_its_own_gpus() -> None:
+    summary, manifest = _run([_trial(0.01, 10)], ["NVIDIA H100 80GB HBM3"])
+    scenario = {**manifest.scenario, "variants": [], "variations": {"base": {"of": "base", "args": {"tensor-parallel-size": 1}}}}
+    (share,) = with_roofline(summary, msgspec.structs.replace(manifest, scenario=scenario)).variants["base"].roofline
+    assert share.gpus == 1 and share.tpot_bound_s == pytest.approx((READ + 4 * 1100 * 131_072) / 3.35e12, rel=1e-4)
+
+
 @pytest.mark.parametrize(("gpus", "info"), [([], {}), (["GeForce 256"], {}), (["NVIDIA L4"], {"shape": None})])
 def test_no_share_where_something_is_not_known(gpus: list[str], info: dict[str, Any]) -> None:
     summary, manifest = _run([_trial(0.01, 10)], gpus, **info)

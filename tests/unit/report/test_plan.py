@@ -1,0 +1,60 @@
+"""The plan as tables, sentences and curves; the figures in it are tested in tests/unit/plan."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import msgspec
+import pytest
+
+from perfbench.records import Manifest, Plan, Summary
+from perfbench.report import plan as report_plan
+from perfbench.report.html import render_html
+from perfbench.report.markdown import render_markdown, render_plan
+from perfbench.results import RunFolder
+
+
+@pytest.fixture
+def plan(report_run: ModuleType) -> Plan:
+    return report_run.plan()
+
+
+@pytest.fixture
+def planned(summary: Summary, plan: Plan) -> Summary:
+    return msgspec.structs.replace(summary, plan=msgspec.to_builtins(plan))
+
+
+def test_a_variant_without_a_plan_has_dashes_and_its_sentence(plan: Plan) -> None:
+    table = report_plan.plan_table(plan)
+    assert [cell.text for cell in table.rows[1]] == ["adapter", *["—"] * 10]
+    assert any(line == "adapter: no plan: no stage meets the SLO." for line in report_plan.answer_lines(plan))
+
+
+def test_figures_with_their_interval_in_the_currency(plan: Plan) -> None:
+    row = report_plan.plan_table(plan).rows[0]
+    assert [(cell.text, cell.detail) for cell in row[1:3]] == [("5.00 /s", "4.00 … 6.00 /s"), ("3", "3 … 4")]
+    assert row[5].text == "EUR 5,840" and row[8].text == "—"
+    assert [cell.text for cell in report_plan.simulation_table(plan).rows[0]][4:] == ["—", "—", "missed"]
+
+
+def test_the_curve_leaves_out_what_cannot_be_said(plan: Plan) -> None:
+    figures = {figure.key: figure for figure in report_plan.plan_figures(plan)}
+    adapters, merged = figures["break-even"].plot["data"]
+    assert adapters["y"] == [400.0, None] and merged["y"] == [300.0, 1800.0] and merged["x"] == [1, 9]
+    assert figures["plan-hours"].plot["data"][0]["y"][-1] == 0.5
+
+
+def test_the_page_shows_it_and_obeys_none_of_its_words(folder: RunFolder, planned: Summary, manifest: Manifest) -> None:
+    page = render_html(folder, planned, manifest)
+    assert '<h2 id="plan">Plan</h2>' in page and 'href="#plan"' in page and 'id="table-break-even"' in page
+    assert "a &lt;script&gt;" in page and "it is &lt;b&gt;far" in page
+
+
+def test_a_page_without_a_plan_says_nothing_of_one(folder: RunFolder, summary: Summary, manifest: Manifest) -> None:
+    assert 'id="plan"' not in render_html(folder, summary, manifest)
+
+
+def test_markdown(plan: Plan, planned: Summary, manifest: Manifest) -> None:
+    text = render_plan(plan)
+    assert text.startswith("## Plan") and "What the demand needs" in text and "Adapters against merged models" in text and "<script>" not in text
+    assert "What the demand needs" in render_markdown(planned, manifest)
