@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
 from perfbench.records import (
+    BenchmarkResult,
     BlindKey,
     ForeignResult,
     HumanLabel,
@@ -307,6 +308,14 @@ class RunFolder:
         """What other tools measured, as imported; empty where nothing was."""
         path = self.path / "foreign.json"
         return msgspec.json.decode(path.read_bytes(), type=list[ForeignResult]) if path.is_file() else []
+
+    def write_benchmark(self, result: BenchmarkResult) -> None:
+        (self.path / "benchmarks").mkdir(exist_ok=True)
+        self._write_json(f"benchmarks/{result.task}.{result.variant}.json", result)
+
+    def benchmarks(self) -> list[BenchmarkResult]:
+        """What public benchmarks have been run, by task and variant; the newest of each."""
+        return [self._read_json(f"benchmarks/{file.name}", BenchmarkResult) for file in sorted((self.path / "benchmarks").glob("*.json"))]
 
     def write_under_load(self, variant: str, records: Sequence[QualityRecord]) -> None:
         (self.path / "quality" / "under_load").mkdir(exist_ok=True)

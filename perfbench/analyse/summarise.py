@@ -81,6 +81,7 @@ def summarise(folder: RunFolder) -> Summary:
         reference=reference,
         equivalence=equivalence(quality, experiment),
         contamination=next(iter(folder.finished("contamination").values()), None),
+        benchmarks=folder.benchmarks(),
         under_load=busy_and_idle(folder, experiment),
         sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),

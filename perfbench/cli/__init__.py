@@ -16,6 +16,7 @@ from perfbench.cli import models
 from perfbench.cli import plan
 from perfbench.cli import export
 from perfbench.cli import samples
+from perfbench.cli import benchmark
 from perfbench.cli import about
 
 __all__ = ["app"]

@@ -9,6 +9,7 @@ A field may be added; to rename or remove one, raise SCHEMA_VERSION.
 from __future__ import annotations
 
 from perfbench.records.answers import (
+    BenchmarkResult,
     BlindKey,
     HumanLabel,
     HumanSummary,
@@ -96,6 +97,7 @@ __all__ = [
     "Audit",
     "AuditCheck",
     "Autoscaled",
+    "BenchmarkResult",
     "BlindKey",
     "BreakEven",
     "BreakEvenPoint",

@@ -111,6 +111,28 @@ class HumanSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Cohen's; None where chance explains everything."""
 
 
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One public benchmark of one variant, with what it is for and where it misleads."""
+
+    task: str
+    variant: str
+    tool: str
+    tool_version: str
+    task_file: str
+    api: str
+    metrics: dict[str, list[float | None]]
+    """Name -> [value, standard error or None], as the tool gives them."""
+    n: int | None
+    """Samples."""
+    goal: str
+    caution: str
+    own_task_checked: bool
+    """False where somebody went ahead without it."""
+    command: list[str]
+    samples: list[str] = []
+    """Files with every sample."""
+
+
 class ReferenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How probable the reference finds the tokens that a server answered with, for one variant."""
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from perfbench.records.answers import HumanSummary, ReferenceCheck
+from perfbench.records.answers import BenchmarkResult, HumanSummary, ReferenceCheck
 from perfbench.records.estimate import Estimate
 from perfbench.records.fidelity import FidelitySummary
 
@@ -416,6 +416,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     equivalence: Equivalence | None = None
     """adapter and merged, where a run has checked the quality of both."""
     contamination: dict[str, Any] | None = None
+    benchmarks: list[BenchmarkResult] = []
+    """The second layer, as far as it has been run."""
     under_load: list[UnderLoad] = []
     """Empty where the scenario does not ask for it."""
     sandbox: dict[str, Any] | None = None

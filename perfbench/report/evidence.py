@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from perfbench.records import HumanSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
+from perfbench.records import BenchmarkResult, HumanSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title
 
@@ -179,6 +179,23 @@ def human_table(by_variant: Mapping[str, HumanSummary | None]) -> Table:
         for name, human in by_variant.items() if human is not None
     )  # fmt: skip
     return Table("human", "What people say", "Spot-checks by people who did not know the variant, beside the automatic verdict.", columns, rows)
+
+
+def benchmark_table(results: Sequence[BenchmarkResult]) -> Table:
+    """Public benchmarks, each with its caution; no row where none was run."""
+    columns = (
+        Column("Task", align="left"), Column("Variant", align="left"), Column("Metric", align="left"), Column("Value", "± standard error"), Column("Samples"),
+        Column("What it is for", align="left", prose=True), Column("Caution", align="left", prose=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(formats.one_line(one.task, 60)), Cell(one.variant), Cell(formats.one_line(metric, 60)),
+            Cell(formats.quantity(value, "") + (f" ± {formats.quantity(error, '')}" if error is not None else "")), Cell(formats.count(one.n)),
+            Cell(one.goal), Cell(one.caution + ("" if one.own_task_checked else "; the own task had not been checked before")),
+        )
+        for one in results for metric, (value, error) in one.metrics.items()
+    )  # fmt: skip
+    return Table("benchmarks", "Public benchmarks", "The second layer: how the model compares with others, not whether it does this job.", columns, rows)
 
 
 def under_load_table(summary: Summary) -> Table:

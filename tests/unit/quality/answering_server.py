@@ -45,6 +45,7 @@ class AnsweringServer:
                 status, content = (200, json.dumps(answer).encode()) if isinstance(answer, dict) else answer
                 with suppress(OSError):
                     self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)
