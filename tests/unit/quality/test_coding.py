@@ -29,7 +29,7 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
-SHIPPED = Path(__file__).parents[3] / "scenarios" / "quality" / "coding.jsonl"
+SHIPPED = Path(__file__).parents[3] / "scenarios" / "quality" / "data" / "coding.jsonl"
 TASK = Coding(task="coding", hidden_tests="hidden", visible_tests="visible", test_s=1.0, memory_mb=256)
 ADD = Problem(visible=["assert add(1, 2) == 3"], hidden=["assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'"])
 NO_ADD = "NameError: name 'add' is not defined, in the test"

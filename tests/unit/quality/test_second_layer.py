@@ -22,7 +22,7 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
-CAPITALS = Path(__file__).parents[3] / "scenarios" / "quality" / "benchmark" / "capitals.yaml"
+CAPITALS = Path(__file__).parents[3] / "scenarios" / "quality" / "data" / "capitals.yaml"
 SERVED = Served("http://localhost:8000", "adapter", None, "/models/base")
 
 
@@ -30,7 +30,8 @@ SERVED = Served("http://localhost:8000", "adapter", None, "/models/base")
     ("task", "word"),
     [
         ("ifeval", "letter"), ("leaderboard_mmlu_pro", "ten choices"), ("mmlu_flan_n_shot", "57"), ("gpqa_diamond_zeroshot", "experts"),
-        ("MT-Bench", "two turns"), ("arena-hard", "preferred"), ("livecodebench_v5", "contest"), ("SWE-bench Lite", "repositories"), ("humaneval_instruct", "docstring"),
+        ("MT-Bench", "two turns"),
+        ("arena-hard", "preferred"), ("livecodebench_v5", "contest"), ("SWE-bench Lite", "repositories"), ("humaneval_instruct", "docstring"),
     ],
 )  # fmt: skip
 def test_public_benchmarks_are_known_by_their_name(task: str, word: str) -> None:
