@@ -59,7 +59,8 @@ def read_sheet(path: Path, keys: Mapping[str, BlindKey], by: str) -> list[HumanL
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; expected the CSV file that `perfbench samples --blind` wrote, filled in, as UTF-8") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} cannot be read ({why}); expected the CSV file that `perfbench samples --blind` wrote, filled in") from None
     head = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
     if "key" not in (reader.fieldnames or ()) or not {"score", "stars"} & set(reader.fieldnames or ()):
