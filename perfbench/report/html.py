@@ -77,13 +77,10 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "quality": evidence.quality_table(summary),
         "fidelity": fidelity_table(summary),
         "labels": evidence.labels_table(summary),
-<<<<<<< HEAD
         "gates": quality_details.gates_table(summary),
         "slices": quality_details.slices_table(summary),
         "signatures": quality_details.signature_lines(summary),
-=======
         "benchmarks": evidence.benchmark_table(summary.benchmarks),
->>>>>>> 11042e0 (Run public benchmarks after the own task: lm-evaluation-harness (Lighteval where installed) on the variants of a run or a URL, offline, with goal, caution and every sample kept)
         "under_load": evidence.under_load_table(summary),
         "human": evidence.human_table({name: variant.quality.human if variant.quality else None for name, variant in summary.variants.items()}),
         "confusion": evidence.confusion_tables(summary),
