@@ -10,7 +10,9 @@ FROM vllm/vllm-openai:v0.32.0
 COPY pyproject.toml README.md LICENSE /opt/perfbench/
 COPY perfbench /opt/perfbench/perfbench
 COPY scenarios /opt/perfbench/scenarios
-RUN python3 -m pip install --no-cache-dir /opt/perfbench "peft>=0.19" "safetensors>=0.5"
+# bubblewrap: the strongest level of the sandbox in which answers of coding tasks run.
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/* \
+    && python3 -m pip install --no-cache-dir "/opt/perfbench[quality]" "peft>=0.19" "safetensors>=0.5"
 
 ENV PERFBENCH_CACHE=/work/.perfbench
 WORKDIR /work

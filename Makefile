@@ -12,7 +12,7 @@ export PERFBENCH_CACHE ?= $(CURDIR)/.perfbench
 export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test unit truth live browser check lock clean setup chromium peers
+.PHONY: demo test unit truth live browser check lock clean setup parts peers
 
 setup: $(VENV)/.ready
 
@@ -32,19 +32,24 @@ demo: setup
 	@$(BIN)/perfbench demo $(if $(QUICK),--quick)
 
 # One command for all tiers; a tier whose part is missing skips itself and says so (-ra).
-test: setup chromium
+test: setup parts
 	@$(BIN)/perfbench demo --prepare --quiet > /dev/null
 	@$(BIN)/pytest
 
 unit truth live browser: setup
 	@$(BIN)/pytest tests/$@
 
-# The browser tier drives Debian's Chromium; where it cannot be installed the tier skips itself, aloud.
-chromium:
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	    && echo "installing chromium for the browser tests" && { apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 \
-	    || { apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; }; }; } \
-	    || echo "no chromium: the browser tests will be skipped"
+# Debian's packages that some tests need: Chromium (browser), bubblewrap (the code sandbox's first level), iproute2 (two machines in network
+# namespaces). Where one cannot be installed, its tests skip themselves, aloud.
+PARTS := chromium:chromium bwrap:bubblewrap ip:iproute2
+parts:
+	@for part in $(PARTS); do \
+	    command -v "$${part%%:*}" >/dev/null && continue; \
+	    package="$${part##*:}"; echo "installing $$package for the tests that need it"; \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get install -y -qq --no-install-recommends "$$package" >/dev/null 2>&1 \
+	        || { apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq --no-install-recommends "$$package" >/dev/null 2>&1; }; }; } \
+	        || echo "no $$package: its tests will be skipped"; \
+	done
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
