@@ -61,3 +61,17 @@ def show_run(folder: Any, as_json: bool) -> None:
     from perfbench.report.terminal import print_report
 
     print_report(summary, folder.manifest(), Console(), report_path=folder.path / "report.html")
+
+
+def write_scenario(path: Path, text: str) -> None:
+    """A new scenario file. Raises InputError where the file exists or cannot be written."""
+    from perfbench.errors import InputError
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} exists; name another file, perfbench never overwrites a scenario") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote {path}; edit it, then: perfbench run {path} --dry-run", err=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from perfbench.cli.app import app
+from perfbench.cli.output import write_scenario
 
 quality = typer.Typer(help="The spot-check: is a fine-tune still right?", no_args_is_help=True)
 app.add_typer(quality, name="quality")
@@ -28,7 +29,6 @@ def init(
     column: Annotated[list[str] | None, typer.Option("--column", help="KEY=NAME: a column that the task needs.", show_default=False)] = None,
 ) -> None:
     """Ask eight questions and write the quality block. Example: perfbench quality init my-check.yaml"""
-    from perfbench.errors import InputError
     from perfbench.quality.starter import TUNINGS, Answers, starter
     from perfbench.scenario.quality import TASKS
     from perfbench.scenario.quality_metrics import QUALITY_METRICS
@@ -51,14 +51,7 @@ def init(
     if path is None:
         sys.stdout.write(text)
         return
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise InputError(f"{path} exists; name another file, perfbench never overwrites a scenario") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {path}; edit it, then: perfbench run {path} --dry-run", err=True)
+    write_scenario(path, text)
 
 
 def _asked(given: str | None, flag: str, question: str, choices: tuple[str, ...] = (), default: str | None = None) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from perfbench.cli.app import app
+from perfbench.cli.output import write_scenario
 
 
 @app.command()
@@ -19,17 +20,9 @@ def init(
     """Write a commented scenario to start from. Example: perfbench init my-model.yaml"""
     from importlib.resources import files
 
-    from perfbench.errors import InputError
 
     text = files("perfbench").joinpath("init_template.yaml").read_text(encoding="utf-8")
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise InputError(f"{path} exists; name another file, perfbench never overwrites a scenario") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {path}; edit it, then: perfbench run {path} --dry-run", err=True)
+    write_scenario(path, text)
 
 
 @app.command()

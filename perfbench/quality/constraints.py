@@ -1,8 +1,7 @@
 """Constraints on an answer that a program can check: what each kind is, which arguments it takes, and whether a text keeps it.
 
-A constraint stands in a data row as `{kind: words, at_most: 50}`. Counts take at least one of `at_least`, `at_most` and `exactly`. Words are runs of
-letters and digits with inner apostrophes and hyphens; they are compared without regard to case. A sentence ends with . ! ? or a line's end; paragraphs
-stand between blank lines. `prompt_problem` names what is wrong with a constraint before anything is asked.
+A constraint stands in a data row as `{kind: words, at_most: 50}`. Those that count (constraint_counts) take at least one of
+`at_least`, `at_most` and `exactly`. `problem` names what is wrong with a constraint before anything is asked.
 """
 
 from __future__ import annotations
@@ -14,170 +13,31 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-_BULLET = re.compile(r"^\s*[-*+\u2022]\s+\S", re.MULTILINE)
-_NUMBERED = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
-_HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
-_HIGHLIGHT = re.compile(r"\*\*[^\n*]+\*\*|(?<!\*)\*[^\s*][^\n*]*\*(?!\*)")
+from perfbench.quality.constraint_counts import (
+    Bullets,
+    CapitalWords,
+    Characters,
+    CheckedConstraint,
+    Headings,
+    Highlights,
+    LetterTimes,
+    Lines,
+    NumberedItems,
+    Numbers,
+    Paragraphs,
+    Placeholders,
+    Sentences,
+    Words,
+    WordTimes,
+    paragraphs_of,
+    words_of,
+)
+
 _FENCE = re.compile(r"^```([\w+-]*)\s*\n.*?^```\s*$", re.MULTILINE | re.DOTALL)
-_SENTENCE = re.compile(r"[^.!?\n]*[^\W_][^.!?\n]*(?:[.!?]+|\n|$)")
 _TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text, case folded."""
-    return [word.casefold() for word in _WORD.findall(text)]
-
-
-def paragraphs_of(text: str) -> list[str]:
-    """Parts between blank lines."""
-    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-
-
-class _Constraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    def holds(self, text: str) -> bool:
-        raise NotImplementedError
-
-    def problem(self) -> str | None:
-        """What is wrong with the constraint itself."""
-        return None
-
-
-class _Count(_Constraint, frozen=True, kw_only=True):
-    at_least: int | None = None
-    at_most: int | None = None
-    exactly: int | None = None
-
-    def count(self, text: str) -> int:
-        raise NotImplementedError
-
-    def holds(self, text: str) -> bool:
-        n = self.count(text)
-        return (
-            (self.at_least is None or n >= self.at_least) and (self.at_most is None or n <= self.at_most) and (self.exactly is None or n == self.exactly)
-        )
-
-    def problem(self) -> str | None:
-        given = [limit for limit in (self.at_least, self.at_most, self.exactly) if limit is not None]
-        if not given:
-            return "needs at least one of `at_least`, `at_most`, `exactly`"
-        if min(given) < 0 or (self.at_least is not None and self.at_most is not None and self.at_least > self.at_most):
-            return "has limits that no text can keep"
-        return None
-
-
-class Words(_Count, frozen=True, tag="words"):
-    """Number of words."""
-
-    def count(self, text: str) -> int:
-        return len(words_of(text))
-
-
-class Sentences(_Count, frozen=True, tag="sentences"):
-    """Number of sentences."""
-
-    def count(self, text: str) -> int:
-        return len(_SENTENCE.findall(text))
-
-
-class Paragraphs(_Count, frozen=True, tag="paragraphs"):
-    """Number of paragraphs."""
-
-    def count(self, text: str) -> int:
-        return len(paragraphs_of(text))
-
-
-class Lines(_Count, frozen=True, tag="lines"):
-    """Number of lines that are not empty."""
-
-    def count(self, text: str) -> int:
-        return sum(bool(line.strip()) for line in text.splitlines())
-
-
-class Characters(_Count, frozen=True, tag="characters"):
-    """Number of characters, white space around the text aside."""
-
-    def count(self, text: str) -> int:
-        return len(text.strip())
-
-
-class Bullets(_Count, frozen=True, tag="bullets"):
-    """Lines that begin as a bullet (-, *, + or a dot)."""
-
-    def count(self, text: str) -> int:
-        return len(_BULLET.findall(text))
-
-
-class NumberedItems(_Count, frozen=True, tag="numbered_items"):
-    """Lines that begin with a number and a point or bracket."""
-
-    def count(self, text: str) -> int:
-        return len(_NUMBERED.findall(text))
-
-
-class Headings(_Count, frozen=True, tag="headings"):
-    """Markdown headings (#)."""
-
-    def count(self, text: str) -> int:
-        return len(_HEADING.findall(text))
-
-
-class Placeholders(_Count, frozen=True, tag="placeholders"):
-    """Parts in square brackets, as in [name]."""
-
-    def count(self, text: str) -> int:
-        return len(_PLACEHOLDER.findall(text))
-
-
-class Highlights(_Count, frozen=True, tag="highlights"):
-    """Parts in *one* or **two** asterisks. The loose reading, which strips asterisks, never has any."""
-
-    def count(self, text: str) -> int:
-        return len(_HIGHLIGHT.findall(text))
-
-
-class Numbers(_Count, frozen=True, tag="numbers"):
-    """Numbers in digits."""
-
-    def count(self, text: str) -> int:
-        return len(_NUMBER.findall(text))
-
-
-class CapitalWords(_Count, frozen=True, tag="capital_words"):
-    """Words of two letters or more in capitals only."""
-
-    def count(self, text: str) -> int:
-        return sum(len(word) > 1 and word.isupper() for word in _WORD.findall(text))
-
-
-class WordTimes(_Count, frozen=True, kw_only=True, tag="word_times"):
-    """How often a word or phrase occurs, as whole words."""
-
-    word: str
-
-    def count(self, text: str) -> int:
-        said, wanted = words_of(text), words_of(self.word)
-        return sum(said[at : at + len(wanted)] == wanted for at in range(len(said) - len(wanted) + 1)) if wanted else 0
-
-    def problem(self) -> str | None:
-        return super().problem() or (None if words_of(self.word) else "`word` holds no word")
-
-
-class LetterTimes(_Count, frozen=True, kw_only=True, tag="letter_times"):
-    """How often a letter occurs, in either case."""
-
-    letter: str
-
-    def count(self, text: str) -> int:
-        return text.casefold().count(self.letter.casefold())
-
-    def problem(self) -> str | None:
-        return super().problem() or (None if len(self.letter) == 1 else "`letter` is to be one character")
-
-
-class Includes(_Constraint, frozen=True, kw_only=True, tag="includes"):
+class Includes(CheckedConstraint, frozen=True, kw_only=True, tag="includes"):
     """All of these words or phrases occur, as whole words."""
 
     words: list[str]
@@ -189,7 +49,7 @@ class Includes(_Constraint, frozen=True, kw_only=True, tag="includes"):
         return None if self.words and all(words_of(word) for word in self.words) else "`words` is to hold words"
 
 
-class Avoids(_Constraint, frozen=True, kw_only=True, tag="avoids"):
+class Avoids(CheckedConstraint, frozen=True, kw_only=True, tag="avoids"):
     """None of these words or phrases occurs, as whole words."""
 
     words: list[str]
@@ -201,7 +61,7 @@ class Avoids(_Constraint, frozen=True, kw_only=True, tag="avoids"):
         return None if self.words and all(words_of(word) for word in self.words) else "`words` is to hold words"
 
 
-class AvoidsCharacters(_Constraint, frozen=True, kw_only=True, tag="avoids_characters"):
+class AvoidsCharacters(CheckedConstraint, frozen=True, kw_only=True, tag="avoids_characters"):
     """None of these characters occurs: no commas, no exclamation marks, ..."""
 
     characters: str
@@ -213,7 +73,7 @@ class AvoidsCharacters(_Constraint, frozen=True, kw_only=True, tag="avoids_chara
         return None if self.characters else "`characters` is empty"
 
 
-class StartsWith(_Constraint, frozen=True, kw_only=True, tag="starts_with"):
+class StartsWith(CheckedConstraint, frozen=True, kw_only=True, tag="starts_with"):
     """Begins with this text, white space aside; case matters."""
 
     text: str
@@ -225,7 +85,7 @@ class StartsWith(_Constraint, frozen=True, kw_only=True, tag="starts_with"):
         return None if self.text.strip() else "`text` is empty"
 
 
-class EndsWith(_Constraint, frozen=True, kw_only=True, tag="ends_with"):
+class EndsWith(CheckedConstraint, frozen=True, kw_only=True, tag="ends_with"):
     """Ends with this text, white space aside; case matters."""
 
     text: str
@@ -237,7 +97,7 @@ class EndsWith(_Constraint, frozen=True, kw_only=True, tag="ends_with"):
         return None if self.text.strip() else "`text` is empty"
 
 
-class ParagraphStarts(_Constraint, frozen=True, kw_only=True, tag="paragraph_starts"):
+class ParagraphStarts(CheckedConstraint, frozen=True, kw_only=True, tag="paragraph_starts"):
     """Paragraph number `paragraph` (from 1) begins with this word."""
 
     paragraph: int
@@ -251,21 +111,21 @@ class ParagraphStarts(_Constraint, frozen=True, kw_only=True, tag="paragraph_sta
         return None if self.paragraph >= 1 and len(words_of(self.word)) == 1 else "`paragraph` counts from 1, and `word` is to be one word"
 
 
-class Lowercase(_Constraint, frozen=True, tag="lowercase"):
+class Lowercase(CheckedConstraint, frozen=True, tag="lowercase"):
     """No capital letter, and some letter."""
 
     def holds(self, text: str) -> bool:
         return text.islower()
 
 
-class Uppercase(_Constraint, frozen=True, tag="uppercase"):
+class Uppercase(CheckedConstraint, frozen=True, tag="uppercase"):
     """No small letter, and some letter."""
 
     def holds(self, text: str) -> bool:
         return text.isupper()
 
 
-class OneOf(_Constraint, frozen=True, kw_only=True, tag="one_of"):
+class OneOf(CheckedConstraint, frozen=True, kw_only=True, tag="one_of"):
     """The whole answer is one of these, case and end punctuation aside."""
 
     options: list[str]
@@ -277,7 +137,7 @@ class OneOf(_Constraint, frozen=True, kw_only=True, tag="one_of"):
         return None if self.options else "`options` is empty"
 
 
-class Json(_Constraint, frozen=True, kw_only=True, tag="json"):
+class Json(CheckedConstraint, frozen=True, kw_only=True, tag="json"):
     """The whole answer is JSON; with `keys`, an object that has them all."""
 
     keys: list[str] = []
@@ -290,7 +150,7 @@ class Json(_Constraint, frozen=True, kw_only=True, tag="json"):
         return not self.keys or (isinstance(value, dict) and set(self.keys) <= value.keys())
 
 
-class CodeBlock(_Constraint, frozen=True, kw_only=True, tag="code_block"):
+class CodeBlock(CheckedConstraint, frozen=True, kw_only=True, tag="code_block"):
     """A fenced code block; with `language`, one that names it."""
 
     language: str | None = None
@@ -300,7 +160,7 @@ class CodeBlock(_Constraint, frozen=True, kw_only=True, tag="code_block"):
         return bool(found) and (self.language is None or self.language.casefold() in found)
 
 
-class Table(_Constraint, frozen=True, kw_only=True, tag="table"):
+class Table(CheckedConstraint, frozen=True, kw_only=True, tag="table"):
     """A Markdown table; with `columns`, of so many columns; with `rows`, of at least so many rows under its header."""
 
     columns: int | None = None
@@ -320,7 +180,7 @@ class Table(_Constraint, frozen=True, kw_only=True, tag="table"):
         return "|" in lines[rule - 1] and (self.columns is None or columns == self.columns) and (self.rows is None or body >= self.rows)
 
 
-class Quoted(_Constraint, frozen=True, tag="quoted"):
+class Quoted(CheckedConstraint, frozen=True, tag="quoted"):
     """The whole answer stands in double quotes."""
 
     def holds(self, text: str) -> bool:
@@ -328,14 +188,14 @@ class Quoted(_Constraint, frozen=True, tag="quoted"):
         return len(stripped) > 2 and (stripped[0], stripped[-1]) in (('"', '"'), ("\u201c", "\u201d"))
 
 
-class Title(_Constraint, frozen=True, tag="title"):
+class Title(CheckedConstraint, frozen=True, tag="title"):
     """Has a title in double angle brackets, as in <<Spring>>."""
 
     def holds(self, text: str) -> bool:
         return re.search(r"<<[^<>\n]*[^\s<>][^<>\n]*>>", text) is not None
 
 
-class Postscript(_Constraint, frozen=True, kw_only=True, tag="postscript"):
+class Postscript(CheckedConstraint, frozen=True, kw_only=True, tag="postscript"):
     """Some line after the first begins with this mark, and text follows it."""
 
     marker: str = "P.S."
@@ -346,7 +206,7 @@ class Postscript(_Constraint, frozen=True, kw_only=True, tag="postscript"):
         return any(line.startswith(mark) and len(line) > len(mark) for line in later)
 
 
-class Sections(_Constraint, frozen=True, kw_only=True, tag="sections"):
+class Sections(CheckedConstraint, frozen=True, kw_only=True, tag="sections"):
     """These titles occur as lines of their own, in this order; marks of headings, asterisks and an end colon are allowed around them."""
 
     titles: list[str]
@@ -359,7 +219,7 @@ class Sections(_Constraint, frozen=True, kw_only=True, tag="sections"):
         return None if self.titles else "`titles` is empty"
 
 
-class Separated(_Constraint, frozen=True, kw_only=True, tag="separated"):
+class Separated(CheckedConstraint, frozen=True, kw_only=True, tag="separated"):
     """So many parts, none empty, between lines that hold the separator alone."""
 
     parts: int
@@ -375,7 +235,7 @@ class Separated(_Constraint, frozen=True, kw_only=True, tag="separated"):
         return len(found) == self.parts and all(part.strip() for part in found)
 
 
-class Script(_Constraint, frozen=True, kw_only=True, tag="script"):
+class Script(CheckedConstraint, frozen=True, kw_only=True, tag="script"):
     """Nine letters of ten are of this script."""
 
     script: Literal["latin", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "han", "hangul", "kana"]
@@ -387,7 +247,7 @@ class Script(_Constraint, frozen=True, kw_only=True, tag="script"):
         return bool(letters) and inside >= 0.9 * len(letters)
 
 
-class Ascii(_Constraint, frozen=True, tag="ascii"):
+class Ascii(CheckedConstraint, frozen=True, tag="ascii"):
     """No character outside ASCII: no emoji, no accents."""
 
     def holds(self, text: str) -> bool:

@@ -29,7 +29,7 @@ def flags(kind: str, held_out: Path | str, **more: str) -> list[str]:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_gets_a_block_from_its_data(task: str) -> None:
     more = ["--column", "expected=german"] if task == "translation" else []
-    held_out = DATA.parent / "coding.jsonl" if task == "coding" else DATA / f"{task.replace('_', '-')}.jsonl"
+    held_out = DATA / f"{task.replace('_', '-')}.jsonl"
     result = CliRunner().invoke(app, [*flags(task, held_out), *more])
     assert result.exit_code == 0, result.exception
     made = yaml.safe_load(result.stdout)
