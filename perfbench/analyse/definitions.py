@@ -1,9 +1,10 @@
 """Other tools' latencies and goodput, recomputed by their formulas from our records, so that numbers people already have can be matched.
 
-Read in vLLM 0.32 (benchmarks/serve.py and lib/endpoint_request_func.py) and guidellm (schemas/base/request_stats.py); of aiperf 0.13 in its metrics
-reference; of inference-perf in its documentation. Symbols as in `metrics`: `s` sent, `f` and `l` first and last content, `n` output tokens. Over successful
-requests scheduled in the measured windows of a stage, all usable repeats together, warm-up left out, which those tools do not do; their percentiles
-interpolate linearly (numpy's default), ours do not. What our records cannot tell is said in `differs`.
+Read in the installed code of vLLM 0.32 (benchmarks/serve.py, lib/endpoint_request_func.py), guidellm 0.8.1 (schemas/base/request_stats.py,
+schemas/benchmark/goodput.py, benchmark/schemas/metrics.py), aiperf 0.13.0 (metrics/types) and inference-perf 0.7.0 (reportgen/base.py). Symbols as in
+`metrics`: `s` sent, `f` and `l` first and last content, `n` output tokens. Over successful requests scheduled in the measured windows of a stage, all
+usable repeats together, warm-up left out, which those tools do not do; their percentiles interpolate linearly (numpy's default), ours do not. What our
+records cannot tell is said in `differs`.
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ def _floats(frame: pl.DataFrame) -> Floats:
     return frame.to_series().drop_nulls().to_numpy().astype(np.float64)
 
 
+def _ttft_of_several(requests: pl.DataFrame) -> Floats:
+    return _TTFT(requests.filter(pl.col("output_tokens") > 1))
+
+
 _TTFT, _E2E = _seconds("first_token_ns", "sent_ns"), _seconds("last_token_ns", "sent_ns")
 _ENDS = "last_token_ns"
 
@@ -101,24 +106,28 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("guidellm", "TPOT", "(l - s) / n", "ntpot_s", "it holds the TTFT: our NTPOT, not our TPOT", _per_token(_ENDS, "sent_ns")),
     Definition("guidellm", "request latency", "end of the response - s", "e2e_s", "the usage chunk moves its end, ours not", _seconds("end_ns", "sent_ns")),
     Definition("aiperf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
-    Definition("aiperf", "ITL", "(request latency - TTFT) / (n - 1), one a request", "tpot_s", TOKENIZER, _per_gap(_ENDS, "first_token_ns")),
+    Definition(
+        "aiperf", "ITL", "(request latency - TTFT) / (n - 1), one a request", "tpot_s",
+        f"{TOKENIZER}; with --per-chunk-usage it divides by n less the tokens of the first chunk", _per_gap(_ENDS, "first_token_ns"),
+    ),
     Definition("aiperf", "ICL", "gaps between content chunks, pooled", "icl_s", "", _chunk_gaps),
     Definition("aiperf", "request latency", "last content - s", "e2e_s", "", _E2E),
-    Definition("inference-perf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
+    Definition("inference-perf", "TTFT", "first non-empty content - s", "ttft_s", "an answer of one token has none", _ttft_of_several),
     Definition("inference-perf", "TPOT", "(l - f) / (n - 1)", "tpot_s", TOKENIZER, _per_gap(_ENDS, "first_token_ns")),
     Definition("inference-perf", "ITL", "gap to the token before, 0 inside a chunk", "icl_s", f"zeros pull it down; {TOKENIZER}", _token_gaps),
     Definition(
-        "inference-perf", "NTPOT", "(end of the response - s) / n", "ntpot_s", f"the usage chunk moves its end; {TOKENIZER}", _per_token("end_ns", "sent_ns")
+        "inference-perf", "NTPOT", "(end of the response - s) / n", "ntpot_s",
+        f"the usage chunk moves its end; an answer without tokens counts as 0; {TOKENIZER}", _per_token("end_ns", "sent_ns"),
     ),
 )  # fmt: skip
 
-GOODPUT: dict[str, str | None] = {
+GOODPUT: dict[str, str] = {
     "vllm": "successful requests within every limit / whole time; an answer of one token has TPOT 0, which passes",
     "aiperf": "requests within every limit / whole time; an answer of one token has no ITL, which fails",
-    "guidellm": None,
-    "inference-perf": None,
+    "guidellm": "successful requests within every limit / its measuring time; an answer of one token has no ITL and is left undetermined: not counted",
+    "inference-perf": "successful requests within every limit / whole time; an answer of one token has no TTFT and no TPOT, which fails both limits",
 }
-"""Whole time: from the first request to the last end. None: not recomputed, because we have not read its code for it."""
+"""Whole time: from the first request to the last end; it stands in for guidellm's measuring time too."""
 _GOODPUT_LIMITS = ("ttft_s", "tpot_s", "e2e_s")
 
 
@@ -154,16 +163,19 @@ def _ours(metric: str, requests: pl.DataFrame) -> dict[str, float | None]:
 
 
 def _goodput(tool: str, requests: pl.DataFrame, limits_s: Mapping[str, float]) -> float | None:
-    """Good requests a second by the tool's rule; None where it is not known, or no limit is one of its."""
+    """Good requests a second by the tool's rule; None where no limit is one of its. What has no value for a limit is not good, but for vLLM."""
     limits = {metric: limit for metric, limit in limits_s.items() if metric in _GOODPUT_LIMITS}
-    if GOODPUT[tool] is None or not limits or requests.is_empty():
+    if not limits or requests.is_empty():
         return None
     whole_s = (float(requests["end_ns"].max()) - float(requests["sent_ns"].min())) / NS_PER_S  # type: ignore[arg-type]
     within = []
     for metric, limit in limits.items():
         expression = BY_NAME[metric].per_request
         assert expression is not None
-        within.append((expression() <= limit).fill_null(tool == "vllm"))
+        value = expression()
+        if tool == "inference-perf" and metric == "ttft_s":
+            value = pl.when(pl.col("output_tokens") > 1).then(value)
+        within.append((value <= limit).fill_null(tool == "vllm"))
     return float(requests.select(pl.all_horizontal(within).sum()).item()) / whole_s if whole_s > 0 else None
 
 

@@ -33,9 +33,7 @@ def formulas_table(tool: str) -> Table:
         Column("Our formula", align="left", prose=True), Column("What our records cannot tell, or what is done otherwise", align="left", prose=True),
     )  # fmt: skip
     rows = [(one.name, one.formula, one.ours, BY_NAME[one.ours].formula, one.differs or formats.DASH) for one in of_tool(tool)]
-    goodput = GOODPUT[tool]
-    unread = formats.DASH if goodput else "not recomputed: its code was not read"
-    rows.append(("goodput", goodput or formats.DASH, "goodput_per_s", BY_NAME["goodput_per_s"].formula, unread))
+    rows.append(("goodput", GOODPUT[tool], "goodput_per_s", BY_NAME["goodput_per_s"].formula, formats.DASH))
     caption = "s sent, f and l first and last content, n output tokens by the server's usage."
     return Table(f"definitions-{tool}", f"{tool}'s definitions", caption, columns, tuple(tuple(Cell(text) for text in row) for row in rows))
 

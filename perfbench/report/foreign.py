@@ -80,12 +80,12 @@ def _guidellm_benchmark(one: Mapping[str, Any], file: str, version: str | None) 
     totals = metrics["request_totals"]
     streams, rate = strategy.get("streams"), strategy.get("rate")
     level = f", {streams} streams" if streams is not None else f", {rate} requests/s" if rate is not None else ""
-    goodput = metrics.get("request_goodput")
+    goodput = ((metrics.get("request_goodput") or {}).get("successful") or {}).get("mean")
     return ForeignResult(
         tool="guidellm", version=version, file=file, load=f"{strategy['type_']}{level}", model=None, requests_ok=totals["successful"],
         requests_failed=totals["errored"], requests_per_s=metrics["requests_per_second"]["successful"]["mean"],
         output_tokens_per_s=metrics["output_tokens_per_second"]["successful"]["mean"],
-        goodput_per_s=goodput if isinstance(goodput, (int, float)) else None,
+        goodput_per_s=goodput,
         metrics=_present(
             ttft_s=metric("time_to_first_token_ms", "f - s"), tpot_s=metric("inter_token_latency_ms", "(l - f) / (n - 1), weighted by tokens"),
             ntpot_s=metric("time_per_output_token_ms", "(l - s) / n, weighted by tokens"), e2e_s=metric("request_latency", "end - s", 1.0),

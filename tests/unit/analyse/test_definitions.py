@@ -37,6 +37,7 @@ def found(tool: str, **limits_s: float) -> dict[str, Recomputed]:
         ("guidellm", "request latency", (1.2 + 0.3) / 2),
         ("aiperf", "ITL", 0.6 / 3),
         ("aiperf", "ICL", (0.2 + 0.4) / 2),
+        ("inference-perf", "TTFT", 0.5),
         ("inference-perf", "ITL", (0.2 + 0.4 + 0.0) / 3),
         ("inference-perf", "NTPOT", (1.2 / 4 + 0.3) / 2),
     ],
@@ -53,11 +54,14 @@ def test_ours_stand_beside_them() -> None:
 
 
 def test_goodput_and_the_answer_of_one_token() -> None:
-    """Both keep TTFT; the second has no time per token: vLLM passes it, aiperf fails it. Whole time: 0 to 1.3 s."""
+    """Both keep TTFT; the second has no time per token: vLLM passes it, no other does, and to inference-perf it has no TTFT. Whole time: 0 to 1.3 s."""
     limits = {"ttft_s": 0.6, "tpot_s": 0.25}
     assert found("vllm", **limits)["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
     assert found("aiperf", **limits)["goodput"].theirs["mean"] == pytest.approx(1 / 1.3)
-    assert "goodput" not in found("guidellm", **limits)
+    assert found("guidellm", **limits)["goodput"].theirs["mean"] == pytest.approx(1 / 1.3)
+    assert found("inference-perf", **limits)["goodput"].theirs["mean"] == pytest.approx(1 / 1.3)
+    assert found("guidellm", ttft_s=0.6)["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
+    assert found("inference-perf", ttft_s=0.6)["goodput"].theirs["mean"] == pytest.approx(1 / 1.3)
     assert "goodput" not in found("vllm")
 
 

@@ -42,6 +42,15 @@ def test_guidellm() -> None:
     assert result.metrics["tpot_s"].theirs == "inter_token_latency_ms"
 
 
+def test_guidellm_says_its_goodput_as_a_distribution(tmp_path: Path) -> None:
+    content = json.loads((FILES / "guidellm_0_8.json").read_text())
+    assert read_foreign(FILES / "guidellm_0_8.json")[0].goodput_per_s is None
+    content["benchmarks"][0]["metrics"]["request_goodput"] = {"successful": {"mean": 36.5, "count": 19}}
+    path = tmp_path / "with_slo.json"
+    path.write_text(json.dumps(content))
+    assert read_foreign(path)[0].goodput_per_s == 36.5
+
+
 def test_aiperf(tmp_path: Path) -> None:
     path = tmp_path / "profile_export_aiperf.json"
     path.write_text(json.dumps(AIPERF))
