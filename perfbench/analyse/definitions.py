@@ -72,6 +72,16 @@ def _per_token(later: str, earlier: str) -> Callable[[pl.DataFrame], Floats]:
     )
 
 
+def _weighed(figure: Callable[[pl.DataFrame], Floats], first: int) -> Callable[[pl.DataFrame], Floats]:
+    """The figure of each request once for each of its tokens, from token `first` on."""
+
+    def values(requests: pl.DataFrame) -> Floats:
+        counted = requests.filter(pl.col("output_tokens") >= first)
+        return np.repeat(figure(counted), counted["output_tokens"].to_numpy() - first + 1)
+
+    return values
+
+
 def _chunk_gaps(requests: pl.DataFrame) -> Floats:
     """Gaps between neighbouring content chunks, pooled."""
     chunks = [np.diff(np.asarray(times)) for times in requests["chunk_ns"].to_list() if len(times) > 1]
@@ -102,8 +112,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("vllm", "ITL", "gaps between chunks with a choice, pooled", "icl_s", "it also counts the gaps around chunks without content", _chunk_gaps),
     Definition("vllm", "E2EL", "last chunk with a choice - s", "e2e_s", FINISH_CHUNK, _E2E),
     Definition("guidellm", "TTFT", "f - s", "ttft_s", "its stamps are of the wall clock, taken when a line has been read", _TTFT),
-    Definition("guidellm", "ITL", "(l - f) / (n - 1), one a request", "tpot_s", "the same formula as our TPOT", _per_gap(_ENDS, "first_token_ns")),
-    Definition("guidellm", "TPOT", "(l - s) / n", "ntpot_s", "it holds the TTFT: our NTPOT, not our TPOT", _per_token(_ENDS, "sent_ns")),
+    Definition(
+        "guidellm", "ITL", "(l - f) / (n - 1), weighed by n - 1", "tpot_s", "a request of many tokens counts as many times; ours counts each once",
+        _weighed(_per_gap(_ENDS, "first_token_ns"), 2),
+    ),
+    Definition(
+        "guidellm", "TPOT", "(l - s) / n, weighed by n", "ntpot_s", "it holds the TTFT: our NTPOT, not our TPOT; long requests weigh more",
+        _weighed(_per_token(_ENDS, "sent_ns"), 1),
+    ),
     Definition("guidellm", "request latency", "end of the response - s", "e2e_s", "the usage chunk moves its end, ours not", _seconds("end_ns", "sent_ns")),
     Definition("aiperf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
     Definition(
