@@ -217,3 +217,14 @@ it is left out where fewer than one value can be expected above it (p99 needs 10
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+SHORT_NAMES = {
+    "ttft_s": "TTFT", "ttft_scheduled_s": "TTFT (scheduled)", "tpot_s": "TPOT", "icl_s": "ICL", "ntpot_s": "NTPOT", "e2e_s": "E2E",
+    "e2e_scheduled_s": "E2E (scheduled)", "send_lag_s": "send lag", "output_tokens_per_s": "output tokens/s", "requests_per_s": "requests/s",
+    "goodput_per_s": "goodput", "usd_per_request": "$ per request", "vram_bytes": "VRAM", "host_rss_bytes": "host memory",
+}  # fmt: skip
+
+
+def metric_label(name: str) -> str:
+    """The short name that people say; a name without one, with spaces."""
+    return SHORT_NAMES.get(name, name.replace("_", " "))

@@ -4,17 +4,26 @@ Only `adapter` and `merged` can be recommended: they hold the fine-tune. A varia
 nonsense, or when none of its trials can be used. Of two that are left, the cheaper at the SLO is served when that is no accident: it meets the SLO
 at another load than the other, or the comparison behind the price (goodput, else output tokens per second or TPOT, at that stage) is certain. Where the
 price does not decide, TPOT does, if it points one way in every stage where it is certain. Else the run cannot say, and says what would help.
+
+`reasons` are for ten seconds: what decided first, one sentence for all stages. `details` hold the sentences behind them: each stage with its interval, each
+quality verdict in full.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from perfbench.analyse.compare import SAME_MARGIN
 from perfbench.analyse.cost import StageResult
+from perfbench.analyse.metrics import metric_label
 from perfbench.records import Comparison, FidelitySummary, Recommendation, ReferenceCheck, VariantSummary
 
 FINE_TUNED = ("adapter", "merged")
+_MILLION = 1_000_000
+_PER_MILLION_BELOW = 0.001
+"""Of a currency unit: a price with more zeros than that is said per million requests."""
 
 
 def recommend(
@@ -29,21 +38,20 @@ def recommend(
     present = [name for name in FINE_TUNED if name in variants]
     if not present:
         return Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
-    reasons: list[str] = []
-    left: list[str] = []
-    for name in present:
-        out = _why_out(name, variants[name], reference)
-        reasons.append(out or _quality_sentence(name, variants[name]))
-        if out is None:
-            left.append(name)
+    out = {name: why for name in present if (why := _why_out(name, variants[name], reference)) is not None}
+    reasons = [out.get(name) or _quality_sentence(name, variants[name]) for name in present]
+    behind = [full for name in present if name not in out and (full := _quality_in_full(name, variants[name])) not in (None, *reasons)]
+    left = [name for name in present if name not in out]
     if not left:
         return Recommendation(serve=None, reasons=reasons)
     if len(left) == 1:
         only = f"{left[0]} is the only fine-tuned variant that {'was measured' if len(present) == 1 else 'is left'}"
-        return Recommendation(serve=left[0], reasons=[*reasons, only])
-    serve, more = _choose(variants, comparisons, at_slo)
+        return Recommendation(serve=left[0], reasons=[*reasons, only], details=behind)
+    between = [one for one in comparisons if (one.left, one.right) == FINE_TUNED]
+    serve, more = _choose(variants, between, at_slo)
     reasons += [f"merged weights against the adapter: {one.verdict} ({one.reason})" for one in fidelity if one.right in FINE_TUNED and one.metric is not None]
-    return Recommendation(serve=serve, reasons=[*more, *reasons])
+    stages = [_sentence(one) for one in between if one.metric == "tpot_s"]
+    return Recommendation(serve=serve, reasons=[*more, *reasons], details=[*(stages if len(stages) > 1 else []), *behind])
 
 
 def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCheck]) -> str | None:
@@ -57,15 +65,23 @@ def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCh
 
 
 def _quality_sentence(name: str, variant: VariantSummary) -> str:
-    if variant.quality is None:
+    """A pass in short; any other verdict in full, since its reason says what would decide it."""
+    quality = variant.quality
+    if quality is None:
         return f"{name}: its quality was not measured"
-    return f"{name}: quality {variant.quality.verdict} ({variant.quality.reason})"
+    value = quality.metrics.get(quality.metric or "")
+    if quality.verdict != "pass" or quality.difference is None or value is None:
+        return f"{name}: quality {quality.verdict} ({quality.reason})"
+    return f"{name}: quality passes, {metric_label(quality.metric or '')} {value.value:.1%}, {quality.difference.value * 100:+.1f} points against base"
+
+
+def _quality_in_full(name: str, variant: VariantSummary) -> str | None:
+    return None if variant.quality is None else f"{name}: quality {variant.quality.verdict} ({variant.quality.reason})"
 
 
 def _choose(
-    variants: Mapping[str, VariantSummary], comparisons: Sequence[Comparison], at_slo: Mapping[str, StageResult | None]
+    variants: Mapping[str, VariantSummary], between: Sequence[Comparison], at_slo: Mapping[str, StageResult | None]
 ) -> tuple[str | None, list[str]]:
-    between = [one for one in comparisons if (one.left, one.right) == FINE_TUNED]
     cheaper, why = _by_price(variants, between, at_slo)
     faster, tpot = _by_tpot(between)
     if cheaper is not None:
@@ -74,8 +90,8 @@ def _choose(
     if faster is not None:
         return faster, [*tpot, why]
     if tpot and all(one.verdict == "same" for one in between if one.metric == "tpot_s"):
-        return None, [why, *tpot, f"adapter and merged are the same within {SAME_MARGIN:.0%}: either may be served; an adapter can share its server"]
-    return None, [why, *tpot, "the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals"]
+        return None, [f"adapter and merged are the same within {SAME_MARGIN:.0%}: either may be served; an adapter can share its server", why, *tpot]
+    return None, ["the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals", why, *tpot]
 
 
 def _by_price(
@@ -89,12 +105,12 @@ def _by_price(
         return None, f"no price decides: {variants['merged'].cost.basis}"
     if len(priced) == 1:
         other = next(name for name in FINE_TUNED if name not in priced)
-        price = _money(prices[priced[0]], variants[priced[0]].cost.currency)
-        return priced[0], f"{priced[0]} has a price, {price} a request; {other} has none: {variants[other].cost.basis}"
+        (price,), per = _prices([prices[priced[0]] or 0.0], variants[priced[0]].cost.currency)
+        return priced[0], f"{priced[0]} has a price, {price} {per}; {other} has none: {variants[other].cost.basis}"
     cheap, dear = sorted(FINE_TUNED, key=lambda name: prices[name] or 0.0)
     low, high = prices[cheap] or 0.0, prices[dear] or 0.0
-    currency = variants[cheap].cost.currency
-    said = f"{cheap} costs {_money(low, currency)} a request, {dear} {_money(high, currency)}"
+    (little, much), per = _prices([low, high], variants[cheap].cost.currency)
+    said = f"{cheap} costs {little} {per}, {dear} {much}"
     if high <= low * (1 + SAME_MARGIN):
         return None, f"{said}: the same within {SAME_MARGIN:.0%}"
     at, against = stages[cheap], stages[dear]
@@ -111,29 +127,60 @@ def _by_price(
 def _by_tpot(between: Sequence[Comparison]) -> tuple[str | None, list[str]]:
     told = [one for one in between if one.metric == "tpot_s"]
     winners = {winner for one in told if (winner := _winner(one)) is not None}
-    return (winners.pop() if len(winners) == 1 else None), [_sentence(one) for one in told]
+    return (winners.pop() if len(winners) == 1 else None), _over_stages(told)
 
 
 def _winner(one: Comparison) -> str | None:
     return {"better": one.right, "worse": one.left}.get(one.verdict)
 
 
+def _over_stages(told: Sequence[Comparison]) -> list[str]:
+    """One sentence for all stages; none where nothing was compared."""
+    if len(told) < 2:
+        return [_sentence(one) for one in told]
+    verdicts = Counter(one.verdict for one in told)
+    how = ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in ("better", "worse", "same", "cannot tell") if verdicts[verdict])
+    first, shares = told[0], sorted((one.relative for one in told if one.relative is not None), key=abs)
+    if not shares:
+        return [f"{metric_label(first.metric)} of {first.right} against {first.left} over {len(told)} stages: {how}"]
+    if min(shares) * max(shares) > 0:
+        few, many = f"{abs(shares[0]):.1%}", f"{abs(shares[-1]):.1%}"
+        size = f"{few if few == many else f'{few} to {many}'} {_way(shares[0])} {metric_label(first.metric)} than {first.left}"
+    else:
+        size = f"{min(shares):+.1%} to {max(shares):+.1%} {metric_label(first.metric)} against {first.left}"
+    return [f"{first.right} has {size} over {len(told)} stages ({how})"]
+
+
+def _way(difference: float) -> str:
+    return "lower" if difference < 0 else "higher"
+
+
 def _sentence(one: Comparison) -> str:
-    what = f"{one.metric} at stage {one.stage}: {one.right} against {one.left}"
+    label, stage = metric_label(one.metric), f"at stage {one.stage}"
     if one.difference is None:
-        return f"{what}: no request was answered by both"
-    relative = f"{one.relative:+.1%}" if one.relative is not None else f"{one.difference:+.3g}"
+        return f"{label} {stage}: no request was answered by both {one.right} and {one.left}"
+    size = f"{abs(one.relative):.1%}" if one.relative is not None else f"{abs(one.difference):.3g}"
+    said = f"{one.right} has {size} {_way(one.difference)} {label} than {one.left} {stage}"
     if one.ci95_low is None or one.ci95_high is None:
-        return f"{what} {relative}, too few requests for an interval"
+        return f"{said}, too few requests for an interval"
+    low, high = one.ci95_low, one.ci95_high
     if one.relative is not None and one.difference:
-        low, high = (end / one.difference * one.relative for end in (one.ci95_low, one.ci95_high))
-        return f"{what} {relative} (95% interval {low:+.1%} to {high:+.1%}): {_told(one)}"
-    return f"{what} {relative} (95% interval {one.ci95_low:+.3g} to {one.ci95_high:+.3g}): {_told(one)}"
+        interval = " to ".join(f"{end / one.difference * one.relative:+.1%}" for end in (low, high))
+    else:
+        interval = f"{low:+.3g} to {high:+.3g}"
+    return f"{said} (95% interval {interval}): {_told(one)}"
 
 
 def _told(one: Comparison) -> str:
     return one.verdict if one.n_to_decide is None else f"{one.verdict}; about {one.n_to_decide:,} pairs would tell, it had {one.n:,}"
 
 
-def _money(value: float | None, currency: str) -> str:
-    return "-" if value is None else f"{value:.3g} {currency}"
+def _prices(values: Sequence[float], currency: str) -> tuple[list[str], str]:
+    """Prices with three significant digits, and what they are for: a request, or a million where a request's price is all zeros."""
+    million = min(values) < _PER_MILLION_BELOW
+    sign = "$" if currency == "USD" else f"{currency} "
+    return [f"{sign}{_digits(value * (_MILLION if million else 1))}" for value in values], "per million requests" if million else "a request"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"

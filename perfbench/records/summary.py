@@ -282,6 +282,9 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
     serve: str | None
     reasons: list[str]
+    """What decided first; few enough to read at a glance."""
+    details: list[str] = []
+    """The sentences behind the reasons: each stage with its interval, each quality verdict in full."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perfbench.records import CapacitySummary, Summary
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Table
+from perfbench.report.tables import Cell, Column, Table, capacity_cell
 
 
 def capacity_table(summary: Summary) -> Table:
@@ -22,11 +24,9 @@ def capacity_table(summary: Summary) -> Table:
 
 
 def _row(name: str, one: CapacitySummary) -> tuple[Cell, ...]:
-    unit = "1/s" if one.find == "max_rate" else "streams"
-    low, high = formats.quantity(one.low, unit), formats.quantity(one.high, unit)
     return (
         Cell(name),
-        Cell(formats.quantity(one.value, unit), f"{low} to {high}" if one.low is not None or one.high is not None else ""),
+        replace(capacity_cell(one), title=""),
         Cell(formats.quantity(one.goodput_per_s, "1/s")),
         Cell(formats.quantity(one.saturation_per_s, "1/s")),
         Cell(formats.count(one.probes)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfbench.analyse.definitions import GOODPUT, Recomputed, of_tool
-from perfbench.analyse.metrics import BY_NAME, METRICS
+from perfbench.analyse.metrics import BY_NAME, METRICS, metric_label
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Table, metric_label
+from perfbench.report.tables import Cell, Column, Table
 
 _STATISTICS = ("mean", "p50", "p99")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from perfbench.analyse.metrics import metric_label
 from perfbench.records import Comparison, Summary
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Table, metric_label, metric_title, metric_unit
+from perfbench.report.tables import Cell, Column, Table, metric_title, metric_unit
 
 ADAPTER_STEPS = (
     ("base", "base+lora", "LoRA enabled, adapter idle"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from perfbench.records import BenchmarkResult, HumanSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title
+from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title, money_cell
 
 _FIGURE = re.compile(r"\d[\d.,]*")
 
@@ -90,12 +90,13 @@ def cost_table(summary: Summary) -> Table:
     rows = tuple(
         (
             Cell(name),
-            *(Cell(formats.money(getattr(cost, metric), cost.currency)) for metric in prices.values()),
+            *(money_cell(cost, metric) for metric in prices.values()),
             Cell(cost.basis),
         )
         for name, cost in ((name, variant.cost) for name, variant in summary.variants.items())
     )
-    return Table("cost", "Cost by variant", "Price of the server per hour over what it did in that hour.", columns, rows)
+    caption = "Price of the server per hour over what it did in that hour."
+    return Table("cost", "Cost by variant", caption, columns, rows, details="Below a price: its 95 % interval.")
 
 
 def _qualities(summary: Summary) -> dict[str, QualitySummary]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from perfbench.analyse.metrics import metric_label
 from perfbench.records import Estimate, FidelitySummary, Summary
 from perfbench.report import formats
-from perfbench.report.tables import Cell, Column, Mark, Table, metric_label
+from perfbench.report.tables import Cell, Column, Mark, Table
 
 _MARKS: dict[str, Mark] = {"equal": "pass", "not equal": "fail", "cannot tell": "cannot tell"}
 

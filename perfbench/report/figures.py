@@ -11,12 +11,13 @@ from typing import Any
 
 import polars as pl
 
+from perfbench.analyse.metrics import metric_label
 from perfbench.records import Manifest, Summary
 from perfbench.report import formats, points
 from perfbench.report.differences import adapter_metrics, adapter_steps
 from perfbench.report.evidence import LEDGER_LABELS, ledger_parts
 from perfbench.report.repeats import Statistic, arrival_of, metric_over_repeats, rate_over_repeats, stage_names
-from perfbench.report.tables import metric_label, metric_unit
+from perfbench.report.tables import metric_unit
 from perfbench.results import RunFolder
 
 PALETTE = ("#3b82c4", "#c9720a", "#2a9d6f", "#b565a7", "#d6455d", "#7a8b20", "#5b6fd6", "#8a6d5a")

@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import adapters, answers, capacity, differences, evidence, figures, foreign, plan, quality_details, tables
+from perfbench.report import adapters, answer, answers, capacity, differences, evidence, figures, foreign, plan, quality_details, tables
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
@@ -40,6 +40,8 @@ def render_html(folder: RunFolder, summary: Summary, manifest: Manifest) -> str:
     data = json_in_script({figure.key: figure.plot for figure in plots})
     return environment.get_template("report.html.j2").render(
         summary=summary,
+        reasons=answer.first_reasons(summary.recommendation),
+        reasons_behind=answer.further_reasons(summary.recommendation),
         manifest=manifest,
         policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {_hash(script)} {_hash(plotly)}",
         style=Markup(style),  # noqa: S704 - our own file

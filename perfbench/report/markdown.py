@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import evidence, formats, plan, quality_details
 from perfbench.report.adapters import adapters_table
+from perfbench.report.answer import first_reasons, further_reasons
 from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import tax_table
 from perfbench.report.fidelity import fidelity_table
@@ -26,7 +28,9 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     headline = headline_stage(summary)
     serve = summary.recommendation.serve
     answer = f"Serve **{escape(serve)}**" if serve is not None else "This run cannot say which variant to serve"
-    parts = [f"## {answer}", "\n".join(f"- {escape_line(reason)}" for reason in summary.recommendation.reasons)]
+    parts = [f"## {answer}", _bullets(first_reasons(summary.recommendation))]
+    behind = _bullets(further_reasons(summary.recommendation))
+    parts += [f"<details><summary>Each stage and verdict behind this</summary>\n\n{behind}\n\n</details>"] if behind else []
     if not summary.valid:
         parts.append("> **This run is not valid.** The audit below says why.")
     parts.append(table_markdown(main_table(summary, manifest)))
@@ -51,14 +55,18 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escape_line(line)}" for line in lines)
+
+
 def render_plan(planned: Plan) -> str:
     """plan.md: the whole plan."""
     lines = [*plan.answer_lines(planned), *plan.warning_lines(planned)]
     tables = [plan.plan_table(planned), plan.autoscaling_table(planned), plan.simulation_table(planned)]
-    parts = ["## Plan", "\n".join(f"- {escape_line(line)}" for line in lines), *(table_markdown(table) for table in tables)]
+    parts = ["## Plan", _bullets(lines), *(table_markdown(table) for table in tables)]
     crossings = plan.break_even_lines(planned)
     if crossings:
-        parts += ["### Break-even of adapters", "\n".join(f"- {escape_line(line)}" for line in crossings), table_markdown(plan.break_even_table(planned))]
+        parts += ["### Break-even of adapters", _bullets(crossings), table_markdown(plan.break_even_table(planned))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

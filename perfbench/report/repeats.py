@@ -90,6 +90,13 @@ def meets_slo(variant: VariantSummary, stage: str) -> bool | None:
     return True if answers and None not in answers else None
 
 
+def slo_stage(variant: VariantSummary) -> str | None:
+    """Of the stages at which the variant meets the SLO, the one with the most goodput; None where it meets it nowhere."""
+    names = dict.fromkeys(trial.stage for trial in variant.trials)
+    goodput = {name: rate_over_repeats(variant, name, "goodput_per_s").mean for name in names if meets_slo(variant, name)}
+    return max((name for name, rate in goodput.items() if rate is not None), key=lambda name: goodput[name] or 0.0, default=None)
+
+
 def headline_stage(summary: Summary) -> HeadlineStage | None:
     """Of the stages at which most variants meet the SLO, the one with the highest throughput; None for a run without trials."""
     stages = stage_names(summary)

@@ -7,11 +7,11 @@ one. `terminal`, `html` and `markdown` draw the same tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from perfbench.analyse.metrics import BY_NAME
-from perfbench.records import Manifest, Summary, TrialSummary, VariantSummary
+from perfbench.analyse.metrics import BY_NAME, metric_label
+from perfbench.records import CapacitySummary, CostSummary, Manifest, Summary, TrialSummary, VariantSummary
 from perfbench.report import formats
 from perfbench.report.repeats import (
     HeadlineStage,
@@ -22,6 +22,7 @@ from perfbench.report.repeats import (
     meets_slo,
     metric_over_repeats,
     rate_over_repeats,
+    slo_stage,
     stage_names,
     usable_trials,
 )
@@ -80,18 +81,6 @@ class Table:
         return f"{self.caption} {self.details}".strip()
 
 
-SHORT_NAMES = {
-    "ttft_s": "TTFT", "ttft_scheduled_s": "TTFT (scheduled)", "tpot_s": "TPOT", "icl_s": "ICL", "ntpot_s": "NTPOT", "e2e_s": "E2E",
-    "e2e_scheduled_s": "E2E (scheduled)", "send_lag_s": "send lag", "output_tokens_per_s": "output tokens/s", "requests_per_s": "requests/s",
-    "goodput_per_s": "goodput", "usd_per_request": "$ per request", "vram_bytes": "VRAM", "host_rss_bytes": "host memory",
-}  # fmt: skip
-
-
-def metric_label(name: str) -> str:
-    """The short name that people say; a name without one, with spaces."""
-    return SHORT_NAMES.get(name, name.replace("_", " "))
-
-
 def metric_title(name: str) -> str:
     """Name, formula and meaning, for a tooltip."""
     metric = BY_NAME.get(name)
@@ -125,7 +114,7 @@ def verdict_against(summary: Summary, reference: str | None, variant: str, metri
 
 
 def main_table(summary: Summary, manifest: Manifest) -> Table:
-    """Variant x (TTFT, TPOT, throughput, goodput, memory, price, quality) at the headline stage."""
+    """Variant x (TTFT, TPOT, throughput at the headline stage; goodput at the SLO, capacity where it was searched for, memory, price, quality)."""
     headline = headline_stage(summary)
     reference = reference_variant(summary)
     columns = (
@@ -133,7 +122,8 @@ def main_table(summary: Summary, manifest: Manifest) -> Table:
         Column("TTFT p95", metric_title(headline.ttft_metric if headline else "ttft_s")),
         Column("TPOT p95", metric_title("tpot_s")),
         Column("Tokens/s", metric_title("output_tokens_per_s"), minor=True),
-        Column("Goodput", metric_title("goodput_per_s"), minor=True),
+        Column("At the SLO", "goodput at the stage with the most of it among those that meet the SLO, each variant at its own stage", minor=True),
+        *_capacity_column(summary),
         Column("Memory", "peak device memory of the server; of the host where the server has no GPU"),
         Column(f"{formats.currency_sign(currency_of(summary)).strip()}/request", metric_title("usd_per_request")),
         Column("Quality", "the metric that decides, on held-out samples"),
@@ -149,18 +139,43 @@ def _main_caption(summary: Summary, headline: HeadlineStage | None, reference: s
         return "No trial has finished."
     loop = "" if headline.arrival == "closed" else " TTFT counts from the scheduled time."
     legend = f" {LEGEND.format(reference=reference)}" if summary.comparisons else ""
-    return f"Speed at stage {headline.stage}: {headline.reason}.{loop} {OVER_REPEATS}{legend}"
+    own = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) not in (None, headline.stage)}
+    elsewhere = f" Goodput at the SLO is of each variant's best stage: {', '.join(f'{name} at {stage}' for name, stage in own.items())}." if own else ""
+    return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{elsewhere} {OVER_REPEATS}{legend}"
 
 
 def _main_row(summary: Summary, manifest: Manifest, name: str, headline: HeadlineStage | None, reference: str | None) -> tuple[Cell, ...]:
     variant = summary.variants[name]
     label = Cell(name, detail="recommended" if name == summary.recommendation.serve else "")
     speed = (Cell(formats.DASH),) * 4 if headline is None else _speed_cells(summary, name, headline, reference)
-    return (label, *speed, memory_cell(variant), _price_cell(variant), quality_cell(variant, manifest))
+    capacity = (capacity_cell(variant.capacity or variant.concurrency),) if _capacity_column(summary) else ()
+    return (label, *speed, *capacity, memory_cell(variant), _price_cell(variant), quality_cell(variant, manifest))
 
 
 def _price_cell(variant: VariantSummary) -> Cell:
-    return Cell(formats.money(variant.cost.usd_per_request, variant.cost.currency), title=variant.cost.basis)
+    return money_cell(variant.cost, "usd_per_request", title=variant.cost.basis)
+
+
+def money_cell(cost: CostSummary, price: str, title: str = "") -> Cell:
+    """One of a variant's prices with its interval, where the rate that it rests on has one."""
+    estimate = cost.intervals.get(price)
+    low, high = (None, None) if estimate is None else (estimate.ci95_low, estimate.ci95_high)
+    sure = "" if low is None or high is None else formats.joined(formats.money(low, cost.currency), formats.money(high, cost.currency))
+    return Cell(formats.money(getattr(cost, price), cost.currency), sure, title=title)
+
+
+def _capacity_column(summary: Summary) -> tuple[Column, ...]:
+    searched = any(variant.capacity or variant.concurrency for variant in summary.variants.values())
+    return (Column("Up to", "the highest load that meets the SLO, by search: requests/s, or streams of a closed loop"),) if searched else ()
+
+
+def capacity_cell(found: CapacitySummary | None) -> Cell:
+    """The edge that a search found, with its interval; open on a side where no load was beyond it."""
+    if found is None:
+        return Cell(formats.DASH)
+    unit = "1/s" if found.find == "max_rate" else "streams"
+    low, high = formats.quantity(found.low, unit), formats.quantity(found.high, unit)
+    return Cell(formats.quantity(found.value, unit), f"{low} to {high}" if found.low is not None or found.high is not None else "", title=found.basis)
 
 
 def currency_of(summary: Summary) -> str:
@@ -178,8 +193,21 @@ def _speed_cells(summary: Summary, name: str, headline: HeadlineStage, reference
         range_cell(metric_over_repeats(variant, stage, headline.ttft_metric, "p95"), "s", mark(headline.ttft_metric) or mark("ttft_s")),
         range_cell(metric_over_repeats(variant, stage, "tpot_s", "p95"), "s", mark("tpot_s")),
         range_cell(rate_over_repeats(variant, stage, "output_tokens_per_s"), "", mark("output_tokens_per_s")),
-        range_cell(rate_over_repeats(variant, stage, "goodput_per_s"), "1/s", mark("goodput_per_s")),
+        _slo_goodput_cell(summary, name, reference),
     )
+
+
+def _slo_goodput_cell(summary: Summary, name: str, reference: str | None) -> Cell:
+    """The most goodput of a stage that meets the SLO; marked where the reference has its own at the same stage."""
+    if not summary.slo:
+        return Cell(formats.DASH, title="the scenario sets no SLO")
+    stage = slo_stage(summary.variants[name])
+    if stage is None:
+        known = any(meets_slo(summary.variants[name], one) is False for one in stage_names(summary))
+        return Cell("no stage", mark="fail", title="no stage meets the SLO") if known else Cell(formats.DASH)
+    alike = reference is not None and name != reference and slo_stage(summary.variants[reference]) == stage
+    mark = verdict_against(summary, reference, name, "goodput_per_s", stage) if alike else None
+    return replace(range_cell(rate_over_repeats(summary.variants[name], stage, "goodput_per_s"), "1/s", mark), title=f"at stage {stage}")
 
 
 def range_cell(value: OverRepeats, unit: str, mark: Mark | None = None) -> Cell:

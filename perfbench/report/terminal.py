@@ -16,6 +16,7 @@ from rich.text import Text
 from perfbench.records import Manifest, Plan, Summary
 from perfbench.report import evidence, plan
 from perfbench.report.adapters import adapters_table
+from perfbench.report.answer import first_reasons, further_reasons
 from perfbench.report.capacity import capacity_table
 from perfbench.report.differences import tax_table
 from perfbench.report.fidelity import fidelity_table
@@ -59,8 +60,11 @@ def _print_answer(summary: Summary, console: Console) -> None:
     serve = summary.recommendation.serve
     answer = f"Serve {one_line(serve)}" if serve is not None else "This run cannot say which variant to serve"
     console.print(Text(answer, style="bold green" if serve is not None else "bold yellow"))
-    for reason in summary.recommendation.reasons:
+    for reason in first_reasons(summary.recommendation):
         console.print(Text(f"  - {one_line(reason)}"))
+    behind = further_reasons(summary.recommendation)
+    if behind:
+        console.print(Text(f"  {len(behind)} {'sentence' if len(behind) == 1 else 'sentences'} behind these: in the report", style="dim"))
     if not summary.valid:
         console.print(Text("This run is not valid: the audit below says why.", style="bold red"))
 

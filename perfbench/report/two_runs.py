@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from perfbench.analyse.metrics import metric_label
 from perfbench.records import GateCheck, GateResult, RunComparison, RunDifference, Unlike
 from perfbench.report import formats
 from perfbench.report.markdown import escape, escape_line, table_markdown
-from perfbench.report.tables import Cell, Column, Mark, Table, metric_label, metric_title
+from perfbench.report.tables import Cell, Column, Mark, Table, metric_title
 
 _GATE_MARKS: dict[str, Mark] = {"pass": "pass", "regression": "fail", "cannot tell": "cannot tell"}
 _ONE_FIGURE = ("rate", "peak", "price", "share")

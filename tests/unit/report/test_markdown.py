@@ -10,6 +10,14 @@ from perfbench.report.markdown import escape, escape_line, render_markdown, tabl
 from perfbench.report.tables import Cell, Column, Table
 
 
+def test_what_stands_behind_five_reasons_is_folded(summary: Summary, manifest: Manifest) -> None:
+    many = Recommendation(serve="merged", reasons=[f"reason {number}" for number in range(6)], details=["detail <b>"])
+    text = render_markdown(msgspec.structs.replace(summary, recommendation=many), manifest)
+    shown, folded = text.split("<details><summary>Each stage and verdict behind this</summary>")
+    assert "- reason 4" in shown and "reason 5" not in shown
+    assert folded.split("</details>")[0].strip() == "- reason 5\n- detail \\<b\\>"
+
+
 def test_the_answer_and_its_reasons_come_first(summary: Summary, manifest: Manifest) -> None:
     lines = render_markdown(summary, manifest).splitlines()
     assert lines[:3] == ["## Serve **merged**", "", "- merged answers as well as adapter: exact\\_match 78.3 % and 78.3 %."]

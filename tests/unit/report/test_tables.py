@@ -5,8 +5,10 @@ import pytest
 
 from perfbench.records import (
     Audit,
+    CapacitySummary,
     Comparison,
     CostSummary,
+    Estimate,
     Manifest,
     MemorySummary,
     Rates,
@@ -29,7 +31,7 @@ def test_main_table_has_a_row_a_variant_and_marks_the_recommended_one(summary: S
     assert [row[0].text for row in table.rows] == ["base", "base+lora", "adapter", "merged"]
     assert table.emphasised == {3}
     assert _row(table, "merged")[0].detail == "recommended"
-    assert [column.name for column in table.columns] == ["Variant", "TTFT p95", "TPOT p95", "Tokens/s", "Goodput", "Memory", "$/request", "Quality"]
+    assert [column.name for column in table.columns] == ["Variant", "TTFT p95", "TPOT p95", "Tokens/s", "At the SLO", "Memory", "$/request", "Quality"]
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -39,6 +41,38 @@ def test_main_table_shows_the_mean_over_repeats_with_its_range(summary: Summary,
     assert cell.text == f"{sum(percentiles) / 2:.1f} ms"
     assert cell.detail == f"range {min(percentiles):.1f} … {max(percentiles):.1f} ms"
     assert cell.mark == "worse"
+
+
+def test_goodput_at_the_slo_is_of_each_variants_own_best_stage(summary: Summary, manifest: Manifest) -> None:
+    """merged is the only one that meets the SLO at closed-4, where it does more; adapter meets it nowhere once its trials miss it."""
+    table = tables.main_table(summary, manifest)
+    rates = [trial.rates.goodput_per_s for trial in summary.variants["merged"].trials if trial.stage == "closed-4"]
+    assert _row(table, "merged")[4].text == f"{sum(rates) / 2:.2f} /s"
+    assert _row(table, "merged")[4].title == "at stage closed-4"
+    assert "each variant's best stage: merged at closed-4." in table.caption
+    missed = [msgspec.structs.replace(trial, slo={"met": False, "limits": {}}) for trial in summary.variants["adapter"].trials]
+    changed = {**summary.variants, "adapter": msgspec.structs.replace(summary.variants["adapter"], trials=missed)}
+    cell = _row(tables.main_table(msgspec.structs.replace(summary, variants=changed), manifest), "adapter")[4]
+    assert (cell.text, cell.mark) == ("no stage", "fail")
+    assert _row(tables.main_table(msgspec.structs.replace(summary, slo={}), manifest), "merged")[4].text == "—"
+
+
+def test_capacity_is_a_column_where_it_was_searched_for(summary: Summary, manifest: Manifest) -> None:
+    found = CapacitySummary(find="max_rate", value=6.4, low=6.1, high=6.8, probes=7, server_s=80.0, basis="seven probes")
+    changed = {**summary.variants, "merged": msgspec.structs.replace(summary.variants["merged"], capacity=found)}
+    table = tables.main_table(msgspec.structs.replace(summary, variants=changed), manifest)
+    assert table.columns[5].name == "Up to"
+    assert _row(table, "merged")[5] == Cell("6.40 /s", "6.10 /s to 6.80 /s", title="seven probes")
+    assert _row(table, "base")[5] == Cell("—")
+
+
+def test_a_price_has_the_interval_of_the_rate_that_it_rests_on(summary: Summary, manifest: Manifest) -> None:
+    cost = msgspec.structs.replace(
+        summary.variants["merged"].cost, usd_per_request=0.002, intervals={"usd_per_request": Estimate(value=0.002, ci95_low=0.0018, ci95_high=0.0023)}
+    )
+    changed = msgspec.structs.replace(summary, variants={"merged": msgspec.structs.replace(summary.variants["merged"], cost=cost)})
+    assert _row(tables.main_table(changed, manifest), "merged")[6].detail == "$0.00180 … $0.00230"
+    assert _row(evidence.cost_table(changed), "merged")[1] == Cell("$0.00200", "$0.00180 … $0.00230")
 
 
 def test_marks_come_from_the_comparison_whichever_way_round(summary: Summary) -> None:

@@ -37,16 +37,22 @@ def test_the_answer_is_the_first_line_and_the_path_the_last(summary: Summary, ma
 def test_the_main_table_to_the_character(summary: Summary, manifest: Manifest) -> None:
     lines = [line.rstrip() for line in _printed(summary, manifest, 100).splitlines()]
     start = lines.index("Variants side by side")
-    assert lines[start + 1] == "Variant    TTFT p95   TPOT p95  Tokens/s  Goodput    Memory   $/request   Quality"
-    assert lines[start + 3] == "base         521 ms    26.6 ms      50.4  1.91 /s  2.20 GiB  $0.0000116  25.0 % ·"
-    assert lines[start + 5] == "adapter    442 ms ?  39.3 ms ▼    43.8 ▼  1.71 /s  2.23 GiB  $0.0000171  80.0 % ✓"
+    assert lines[start + 1] == "Variant    TTFT p95   TPOT p95  Tokens/s  At the SLO    Memory   $/request   Quality"
+    assert lines[start + 3] == "base         521 ms    26.6 ms      50.4     1.91 /s  2.20 GiB  $0.0000116  25.0 % ·"
+    assert lines[start + 5] == "adapter    442 ms ?  39.3 ms ▼    43.8 ▼     1.71 /s  2.23 GiB  $0.0000171  80.0 % ✓"
 
 
 def test_ranges_appear_where_there_is_room_and_only_there_does_the_caption_speak_of_them(summary: Summary, manifest: Manifest) -> None:
     wide, narrow = _printed(summary, manifest, 140), _printed(summary, manifest, 80)
     assert "491 … 551 ms" in wide and "range over repeats" in " ".join(wide.split())
     assert "491 … 551 ms" not in narrow and "range over repeats" not in " ".join(narrow.split())
-    assert "No room here for: Goodput." in " ".join(narrow.split())
+    assert "No room here for: At the SLO." in " ".join(narrow.split())
+
+
+def test_five_reasons_are_shown_and_the_rest_is_counted(summary: Summary, manifest: Manifest) -> None:
+    many = Recommendation(serve="merged", reasons=[f"reason {number}" for number in range(6)], details=["detail"])
+    lines = _printed(msgspec.structs.replace(summary, recommendation=many), manifest, 80).splitlines()
+    assert lines[5:7] == ["  - reason 4", "  2 sentences behind these: in the report"]
 
 
 def test_what_is_not_measured_is_said_once(summary: Summary, manifest: Manifest) -> None:
