@@ -40,7 +40,7 @@ def recommend(
         return Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
     out = {name: why for name in present if (why := _why_out(name, variants[name], reference)) is not None}
     reasons = [out.get(name) or _quality_sentence(name, variants[name]) for name in present]
-    behind = [full for name in present if name not in out and (full := _quality_in_full(name, variants[name])) not in (None, *reasons)]
+    behind = [full for name in present if name not in out and (full := _quality_in_full(name, variants[name])) is not None and full not in reasons]
     left = [name for name in present if name not in out]
     if not left:
         return Recommendation(serve=None, reasons=reasons)
@@ -69,10 +69,10 @@ def _quality_sentence(name: str, variant: VariantSummary) -> str:
     quality = variant.quality
     if quality is None:
         return f"{name}: its quality was not measured"
-    value = quality.metrics.get(quality.metric or "")
-    if quality.verdict != "pass" or quality.difference is None or value is None:
+    own, against = quality.metrics.get(quality.metric or ""), quality.difference
+    if quality.verdict != "pass" or own is None or own.value is None or against is None or against.value is None:
         return f"{name}: quality {quality.verdict} ({quality.reason})"
-    return f"{name}: quality passes, {metric_label(quality.metric or '')} {value.value:.1%}, {quality.difference.value * 100:+.1f} points against base"
+    return f"{name}: quality passes, {metric_label(quality.metric or '')} {own.value:.1%}, {against.value * 100:+.1f} points against base"
 
 
 def _quality_in_full(name: str, variant: VariantSummary) -> str | None:
