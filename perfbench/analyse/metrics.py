@@ -158,6 +158,19 @@ METRICS: tuple[Metric, ...] = (
         "the engine's log and /metrics (vllm:cache_config_info)", "the engine does not say", computed_in="analyse/memory.py",
     ),
     Metric(
+        "kv_bytes_per_token", "bytes", "2 x layers x key-value heads x head size x bytes of the cache's dtype", "Keys and values of one token, over all devices.",
+        "lower", "the model's config (plan/footprint.py)", "an endpoint, or an unknown architecture", computed_in="analyse/ledger.py",
+    ),
+    Metric(
+        "kv_cache_tokens_computed", "tokens", "kv_cache_bytes / bytes of a block x tokens of a block", "What kv_cache_tokens should be by the model's sizes.",
+        "higher", "plan/footprint.py", "the engine does not say its kv_cache_bytes, or the sizes are not known", computed_in="analyse/ledger.py",
+    ),
+    Metric(
+        "workload_sequences", "sequences", "KV cache / what a sequence of the workload's mean length takes", "Sequences of this workload that "
+        "fit in the KV cache at once.", "higher", "plan/footprint.py and the server's usage", "the same, or no request was answered with usage",
+        computed_in="analyse/ledger.py",
+    ),
+    Metric(
         "weights_bytes", "bytes", "size of the files x bytes of the served dtype / bytes of theirs", "Part of the memory ledger: the weights as served.",
         "lower", "headers of the files served", "quantised on loading, a dtype that the engine chooses, or an endpoint", computed_in="analyse/memory.py",
     ),
