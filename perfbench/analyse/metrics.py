@@ -158,7 +158,7 @@ METRICS: tuple[Metric, ...] = (
         "the engine's log and /metrics (vllm:cache_config_info)", "the engine does not say", computed_in="analyse/memory.py",
     ),
     Metric(
-        "kv_bytes_per_token", "bytes", "2 x layers x key-value heads x head size x bytes of the cache's dtype", "Keys and values of one token, over all devices.",
+        "kv_bytes_per_token", "bytes", "2 x layers x key-value heads x head size x bytes of the cache's dtype", "Keys and values of a token, on all devices.",
         "lower", "the model's config (plan/footprint.py)", "an endpoint, or an unknown architecture", computed_in="analyse/ledger.py",
     ),
     Metric(
