@@ -41,9 +41,9 @@ class Gpu(Strict):
     tflops: Annotated[dict[ComputeType, Positive], Field(min_length=1)]
     """Dense matrix throughput by type, 10^12 operations a second. A type that is left out is not computed in."""
     source: Annotated[str, Field(min_length=1)]
-    """The document that the figures stand in."""
+    """What was read for the figures, and whether it is the maker's or a third party's; names what is not checked."""
     as_of: date
-    """When they were entered."""
+    """When the source was read."""
 
     @property
     def memory_bytes(self) -> int:

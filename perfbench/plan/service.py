@@ -65,6 +65,7 @@ def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None) -> S
     mean_prompt = float(np.concatenate([stage.prompt_tokens for stage in inside]).mean()) or 1.0
     share = _prompt_share(inside[0], mean_prompt)
     decoded = [stage for stage in inside if not np.all(np.isnan(stage.tpot_s))]
+    decode_s = [stage.tpot_s[~np.isnan(stage.tpot_s)] for stage in decoded]
     return Service(
         first=Curve(tuple((float(stage.streams), float(stage.ttft_s.mean())) for stage in inside)),
         decode=Curve(tuple((float(stage.streams), float(np.nanmean(stage.tpot_s))) for stage in decoded) or ((1.0, 0.0),)),
@@ -72,7 +73,8 @@ def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None) -> S
         mean_prompt_tokens=mean_prompt,
         prompt_share=share,
         first_work=_ratios([stage.ttft_s / stage.ttft_s.mean() / (1 + share * (stage.prompt_tokens / mean_prompt - 1)) for stage in inside]),
-        decode_work=_ratios([stage.tpot_s[~np.isnan(stage.tpot_s)] / np.nanmean(stage.tpot_s) for stage in decoded]),
+        # Answers that come in one piece take no time per token: nothing to tell a spread from.
+        decode_work=_ratios([seconds / seconds.mean() for seconds in decode_s if seconds.any()]),
     )
 
 

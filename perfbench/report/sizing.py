@@ -92,5 +92,8 @@ def gpus_table(gpus: Gpus) -> Table:
         )
         for name, gpu in gpus.items()
     )  # fmt: skip
-    caption = "Dense matrix TFLOPS (TOPS for int8) by the makers' data sheets, without sparsity, accumulated in 32 bits. GB are 10^9 bytes."
+    caption = (
+        "Dense matrix TFLOPS (TOPS for int8) as the makers give them, without sparsity, accumulated in 32 bits. GB are 10^9 bytes. "
+        "Source is what was read at that date, and says where a figure is not checked."
+    )
     return Table("gpus", "GPUs that perfbench knows", caption, columns, rows)

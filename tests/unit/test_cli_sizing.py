@@ -42,6 +42,8 @@ def test_the_table_of_gpus(tmp_path: Path) -> None:
     mine.write_text("mine: {memory_gb: 48, bandwidth_gb_s: 864, tflops: {bf16: 181}, source: data sheet, as_of: 2026-11-25}\n")
     found = json.loads(CliRunner().invoke(app, ["estimate", "--list-gpus", "--gpu-file", str(mine), "--json"]).stdout)
     assert found["mine"]["memory_gb"] == 48 and "h100-80gb" in found
+    shown = " ".join(CliRunner().invoke(app, ["estimate", "--list-gpus"], env={"COLUMNS": "400"}).stdout.split())
+    assert shown.count("int8 not checked against a source") == 2 and "(vendor)" in shown
 
 
 @pytest.mark.parametrize(

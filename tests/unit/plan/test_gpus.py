@@ -17,7 +17,27 @@ def test_every_gpu_has_its_figures_source_and_date() -> None:
     assert set(WANTED) <= set(gpus)
     for name, gpu in gpus.items():
         assert gpu.source.startswith(("NVIDIA", "AMD")) and gpu.nvml, name
+        assert "(vendor)" in gpu.source or "third party" in gpu.source, name
         assert gpu.tflops["fp16"] >= 60 and gpu.bandwidth_gb_s >= 300, name
+
+
+def test_figures_that_were_found_nowhere_say_so() -> None:
+    unchecked = {name: gpu.source.rsplit("; ", 1)[-1] for name, gpu in known_gpus().items() if "not checked" in gpu.source}
+    assert unchecked == dict.fromkeys(("a10g", "mi325x"), "int8 not checked against a source")
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_gb", "bandwidth_gb_s", "bf16"),
+    [
+        ("a100-pcie-80gb", 80, 1935, 312), ("h100-80gb", 80, 3350, 989.4), ("h100-pcie", 80, 2039, 756), ("h100-nvl", 94, 3938, 1671 / 2),
+        ("h200", 141, 4800, 1979 / 2), ("b200", 1440 / 8, 8000, 2250), ("l4", 24, 300, 242 / 2), ("rtx-5090", 32, 1792, 209.5),
+        ("mi300x", 192, 5325, 1307.4),
+    ],
+)  # fmt: skip
+def test_figures_are_of_one_gpu_and_dense(name: str, memory_gb: float, bandwidth_gb_s: float, bf16: float) -> None:
+    """What the sources give for a system is divided by its GPUs, what they give with sparsity by two; of two figures of a maker the greater."""
+    gpu = known_gpus()[name]
+    assert (gpu.memory_gb, gpu.bandwidth_gb_s, gpu.tflops["bf16"]) == (memory_gb, bandwidth_gb_s, bf16)
 
 
 def test_names_and_aliases_are_unique() -> None:
@@ -43,8 +63,11 @@ def test_an_unknown_gpu_has_its_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("device", "name"),
-    [("NVIDIA H100 80GB HBM3", "h100-80gb"), ("NVIDIA A100 80GB PCIe", "a100-pcie-80gb"), ("Tesla T4", "t4"), ("NVIDIA L40S", "l40s"), ("NVIDIA L4", "l4")],
-)
+    [
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"), ("NVIDIA A100 80GB PCIe", "a100-pcie-80gb"), ("Tesla T4", "t4"), ("NVIDIA L40S", "l40s"), ("NVIDIA L4", "l4"),
+        ("Tesla V100-PCIE-32GB", "v100-pcie-32gb"), ("Tesla V100-SXM2-32GB", "v100-32gb"),
+    ],
+)  # fmt: skip
 def test_what_the_driver_calls_them(device: str, name: str) -> None:
     found = gpu_of_device(device, known_gpus())
     assert found is not None and found[0] == name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from perfbench.plan.service import ClosedStage, fit_service
+from perfbench.plan.simulate import poisson_requests, simulate
 
 
 def _stage(streams: int, *, count: int = 400, ttft_s: float = 0.1, tpot_s: float = 0.01, noise: float = 0.0, prompt_share: float = 0.0) -> ClosedStage:
@@ -69,3 +70,16 @@ def test_answers_of_one_token_have_no_decoding() -> None:
     assert service is not None
     assert service.decode.points == ((1.0, 0.0),)
     assert service.decode_work == (1.0,)
+
+
+def test_answers_that_come_in_one_piece_take_no_time_per_token() -> None:
+    """A stage whose every tpot is 0 is a point at 0 and says nothing of the spread; the simulation ends such an answer with its first token."""
+    whole, streamed = _stage(1, tpot_s=0.0), _stage(4, noise=0.1)
+    service = fit_service([whole])
+    assert service is not None
+    assert (service.decode.points, service.decode_work, service.slots) == (((1.0, 0.0),), (1.0,), None)
+    served = simulate(service, poisson_requests([(100, 21)], rate_per_s=1, count=50, seed=0), replicas=1, router="random", seed=0)
+    assert served.e2e_s == pytest.approx(served.ttft_s)
+    both, alone = fit_service([whole, streamed]), fit_service([streamed])
+    assert both is not None and alone is not None
+    assert both.decode.points[0] == (1.0, 0.0) and both.decode_work == alone.decode_work
