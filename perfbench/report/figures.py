@@ -25,6 +25,8 @@ PALETTE = ("#3b82c4", "#c9720a", "#2a9d6f", "#b565a7", "#d6455d", "#7a8b20", "#5
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
 SHADE = "rgba(128,128,128,0.16)"
+STEADY_BAR = 0.025
+"""Share of a plot's height that the bar of one trial takes."""
 TELEMETRY = (
     ("kv_cache_usage_perc", "KV cache in use", ".0%"), ("num_requests_running", "Requests running", ""), ("num_requests_waiting", "Requests waiting", ""),
 )  # fmt: skip
@@ -209,9 +211,13 @@ def latency_over_time(summary: Summary, latencies: pl.DataFrame, stage: str, win
         traces.append({**style, "type": "scatter", "mode": "markers", "x": dots.x, "y": dots.y, "hovertemplate": hover})
     if not traces:
         return None
-    plot = {"data": traces, "layout": from_zero(plot_layout("seconds after the trial's start", "TTFT, s", **_shades(stage, windows)), "yaxis")}
+    shown = list(windows)
+    shades = _shades(stage, shown)
+    bars, kept = _steady_bars(summary, stage, shown)
+    shades["shapes"] = [*shades.get("shapes", []), *bars]
+    plot = {"data": traces, "layout": from_zero(plot_layout("seconds after the trial's start", "TTFT, s", **shades), "yaxis")}
     alt = f"TTFT of every answered request at stage {stage} over the time of its trial; shaded: warm-up and drain."
-    note = "All repeats, warm-up and drain too; only the window counts." + _points_note(thinned)
+    note = "All repeats, warm-up and drain too; only the window counts." + kept + _points_note(thinned)
     return Figure(f"ttft-time-{stage}", "ttft-time", "TTFT over time", stage, alt, note, plot)
 
 
@@ -228,6 +234,27 @@ def _shades(stage: str, windows: Iterable[points.TrialWindow]) -> dict[str, Any]
         "shapes": [{**common, "x0": left, "x1": right} for left, right, _ in bands if right > left],
         "annotations": [{**word, "x": (left + right) / 2, "text": text} for left, right, text in [*bands, (begin, until, "window")] if right > left],
     }
+
+
+def _steady_bars(summary: Summary, stage: str, windows: Iterable[points.TrialWindow]) -> tuple[list[dict[str, Any]], str]:
+    """Of each trial whose window was cut, the steady part as a bar along the bottom in its variant's colour; with the sentence that reads them out."""
+    begins = {(window.variant, window.repeat): window.measure_from_s for window in windows if window.stage == stage}
+    bars: list[dict[str, Any]] = []
+    words: list[str] = []
+    for index, (name, variant) in enumerate(summary.variants.items()):
+        for trial in variant.trials:
+            state, begin = trial.steady, begins.get((name, trial.repeat))
+            if trial.stage != stage or state is None or begin is None or not state.cut_s or state.kept_from_s is None or state.kept_until_s is None:
+                continue
+            left, right, low = begin + state.kept_from_s, begin + state.kept_until_s, STEADY_BAR * len(bars)
+            bars.append(
+                {
+                    "type": "rect", "yref": "paper", "y0": low, "y1": low + 0.8 * STEADY_BAR, "x0": left, "x1": right, "layer": "below",
+                    "fillcolor": PALETTE[index % len(PALETTE)], "opacity": 0.55, "line": {"width": 0},
+                }
+            )  # fmt: skip
+            words.append(f"{name} r{trial.repeat} {formats.significant(left)} to {formats.significant(right)} s")
+    return bars, f" Bars along the bottom: the steady part that the figures are of, where the window was cut: {', '.join(words)}." if words else ""
 
 
 def server_over_time(

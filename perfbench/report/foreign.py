@@ -153,7 +153,8 @@ def foreign_table(results: list[ForeignResult]) -> Table:
     columns = (
         Column("Tool", align="left"), Column("Load", align="left"), Column("TTFT p50"), Column("TTFT p95", minor=True), Column("TPOT p50"),
         Column("TPOT p95", minor=True),
-        Column("E2E p50", minor=True), Column("Tokens/s"), Column("Requests/s", minor=True), Column("Failed", minor=True),
+        Column("E2E p50", minor=True), Column("Tokens/s"), Column("Requests/s", minor=True),
+        Column("Goodput", "requests/s within its own limits, where it was given some", minor=True), Column("Failed", minor=True),
         Column("File", align="left", minor=True),
     )  # fmt: skip
     rows = tuple(
@@ -161,6 +162,7 @@ def foreign_table(results: list[ForeignResult]) -> Table:
             Cell(f"{one.tool} {one.version or ''}".strip(), "theirs"), Cell(formats.one_line(one.load)),
             *(_latency(one, metric, stat) for metric, stat in (("ttft_s", "p50"), ("ttft_s", "p95"), ("tpot_s", "p50"), ("tpot_s", "p95"), ("e2e_s", "p50"))),
             Cell(formats.quantity(one.output_tokens_per_s, "")), Cell(formats.quantity(one.requests_per_s, "")),
+            Cell(formats.quantity(one.goodput_per_s, "")),
             Cell(formats.count(one.requests_failed)), Cell(formats.one_line(Path(one.file).name)),
         )
         for one in results

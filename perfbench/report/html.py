@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import adapters, answer, answers, capacity, differences, evidence, figures, foreign, plan, quality_details, tables
+from perfbench.report import adapters, answer, answers, capacity, checks, differences, evidence, figures, foreign, plan, quality_details, tables
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
@@ -88,6 +88,8 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "confusion": evidence.confusion_tables(summary),
         "problems": problems,
         "audit": evidence.audit_table(summary),
+        "steady": checks.steady_table(summary),
+        "stage_checks": checks.stage_checks(summary),
         "reference": evidence.reference_table(summary),
         "reference_examples": [
             (check.variant, {what: visible(text, answers.TEXT_LIMIT) for what, text in example.items()})

@@ -197,6 +197,38 @@ def test_every_table_has_a_caption_and_scoped_headings_and_every_plot_words(open
     assert page.evaluate("[...document.querySelectorAll('select, input')].filter(control => control.labels.length === 0).length") == 0
 
 
+def test_every_check_is_behind_its_stage_and_trial(opened: OpenPage, report_run) -> None:
+    page = opened.page
+    stages = page.locator("details.checks")
+    assert [line.split(":")[0] for line in stages.locator("> summary").all_inner_texts()] == ["Stage closed-1", "Stage closed-4", "Stage poisson-2"]
+    assert "8 trials, 1 doubt" in stages.nth(2).locator("> summary").inner_text()
+    assert not page.locator("#table-checks-base\\+lora-poisson-2-r2").is_visible()
+    stages.nth(2).locator("> summary").click()
+    page.get_by_text("base+lora · r2: suspect, 3 checks, in doubt: client CPU").click()
+    rows = page.locator("#table-checks-base\\+lora-poisson-2-r2 tbody tr")
+    assert rows.first.is_visible()
+    assert rows.first.inner_text().split("\t")[0::2][:2] == ["client CPU", "0.930 cores"], "the doubt is read first"
+    assert report_run.HOSTILE[1] in rows.last.inner_text()
+    assert page.evaluate("window.hacked") is None
+
+
+def test_the_steady_part_of_a_cut_window_is_drawn_and_told(opened: OpenPage) -> None:
+    page = opened.page
+    page.select_option("select[data-picks=stage] >> nth=0", "closed-4")
+    opened.wait_for_plots()
+    figure = page.locator("figure", has=page.locator("[data-plot=ttft-time-closed-4]"))
+    assert "the steady part that the figures are of, where the window was cut: adapter r1 11.0 to 35.0 s, adapter r2" in figure.inner_text()
+    assert figure.locator(".shapelayer path").count() == 4, "warm-up, drain, and a bar for each of two trials"
+    assert "steps by +12%" in page.locator("#table-steady").inner_text()
+
+
+def test_every_link_of_the_navigation_leads_somewhere(opened: OpenPage) -> None:
+    links = opened.page.evaluate("[...document.querySelectorAll('nav a')].map(link => link.getAttribute('href').slice(1))")
+    assert {"speed", "table-reference", "table-steady", "checks", "failures"} <= set(links)
+    assert opened.page.evaluate("links => links.filter(id => document.getElementById(id) === null)", links) == []
+    assert "table-capacity" not in links, "what the run does not have is not offered"
+
+
 def test_without_scripts_every_table_is_still_there(browser: sync_api.Browser, url: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
