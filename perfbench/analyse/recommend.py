@@ -49,7 +49,11 @@ def recommend(
         return Recommendation(serve=left[0], reasons=[*reasons, only], details=behind)
     between = [one for one in comparisons if (one.left, one.right) == FINE_TUNED]
     serve, more = _choose(variants, between, at_slo)
-    reasons += [f"merged weights against the adapter: {one.verdict} ({one.reason})" for one in fidelity if one.right in FINE_TUNED and one.metric is not None]
+    for one in fidelity:
+        if one.right in FINE_TUNED and one.metric is not None:
+            full = f"merged weights against the adapter: {one.verdict} ({one.reason})"
+            reasons.append("merged weights answer as the adapter does, within the margin" if one.verdict == "equal" else full)
+            behind += [full] if one.verdict == "equal" else []
     stages = [_sentence(one) for one in between if one.metric == "tpot_s"]
     return Recommendation(serve=serve, reasons=[*more, *reasons], details=[*(stages if len(stages) > 1 else []), *behind])
 

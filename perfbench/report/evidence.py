@@ -246,7 +246,7 @@ def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
             Cell(f"{name} · {trial.stage} · r{trial.repeat}"),
             Cell(trial.audit.verdict, mark=trial.audit.verdict),
             Cell(f"{trial.requests.ok:,} ok, {trial.requests.failed:,} failed"),
-            Cell(" ".join(trial.audit.reasons) or "every check passed"),
+            Cell("; ".join(trial.audit.reasons) or "every check passed"),
         )
         for name, variant in summary.variants.items()
         for trial in variant.trials

@@ -45,6 +45,11 @@ def money(value: float | None, currency: str = "USD") -> str:
     return f"-{sign}{significant(-value)}" if value < 0 else f"{sign}{significant(value)}"
 
 
+def per_million(value: float | None) -> bool:
+    """Whether a price of one request is all zeros to a reader, and is better said of a million requests."""
+    return value is not None and 0 < value < 0.001
+
+
 def currency_sign(currency: str) -> str:
     """What stands before an amount: `$`, or the code and a space."""
     return "$" if currency == "USD" else f"{currency} "

@@ -125,7 +125,7 @@ def main_table(summary: Summary, manifest: Manifest) -> Table:
         Column("At the SLO", "goodput at the stage with the most of it among those that meet the SLO, each variant at its own stage", minor=True),
         *_capacity_column(summary),
         Column("Memory", "peak device memory of the server; of the host where the server has no GPU"),
-        Column(f"{formats.currency_sign(currency_of(summary)).strip()}/request", metric_title("usd_per_request")),
+        Column(f"{formats.currency_sign(currency_of(summary)).strip()}/{_priced(summary)}", metric_title("usd_per_request")),
         Column("Quality", "the metric that decides, on held-out samples"),
     )
     rows = tuple(_main_row(summary, manifest, name, headline, reference) for name in summary.variants)
@@ -149,19 +149,25 @@ def _main_row(summary: Summary, manifest: Manifest, name: str, headline: Headlin
     label = Cell(name, detail="recommended" if name == summary.recommendation.serve else "")
     speed = (Cell(formats.DASH),) * 4 if headline is None else _speed_cells(summary, name, headline, reference)
     capacity = (capacity_cell(variant.capacity or variant.concurrency),) if _capacity_column(summary) else ()
-    return (label, *speed, *capacity, memory_cell(variant), _price_cell(variant), quality_cell(variant, manifest))
+    price = money_cell(variant.cost, "usd_per_request", times=1_000_000 if _by_million(summary) else 1, title=variant.cost.basis)
+    return (label, *speed, *capacity, memory_cell(variant), price, quality_cell(variant, manifest))
 
 
-def _price_cell(variant: VariantSummary) -> Cell:
-    return money_cell(variant.cost, "usd_per_request", title=variant.cost.basis)
+def _priced(summary: Summary) -> str:
+    return "1M requests" if _by_million(summary) else "request"
 
 
-def money_cell(cost: CostSummary, price: str, title: str = "") -> Cell:
-    """One of a variant's prices with its interval, where the rate that it rests on has one."""
+def _by_million(summary: Summary) -> bool:
+    """One unit for the whole column."""
+    return any(formats.per_million(variant.cost.usd_per_request) for variant in summary.variants.values())
+
+
+def money_cell(cost: CostSummary, price: str, *, times: int = 1, title: str = "") -> Cell:
+    """One of a variant's prices, of so many requests, with its interval where the rate that it rests on has one."""
     estimate = cost.intervals.get(price)
-    low, high = (None, None) if estimate is None else (estimate.ci95_low, estimate.ci95_high)
-    sure = "" if low is None or high is None else formats.joined(formats.money(low, cost.currency), formats.money(high, cost.currency))
-    return Cell(formats.money(getattr(cost, price), cost.currency), sure, title=title)
+    figures = (getattr(cost, price), *((None, None) if estimate is None else (estimate.ci95_low, estimate.ci95_high)))
+    told, low, high = (formats.money(None if value is None else value * times, cost.currency) for value in figures)
+    return Cell(told, formats.joined(low, high) if formats.DASH not in (low, high) else "", title=title)
 
 
 def _capacity_column(summary: Summary) -> tuple[Column, ...]:

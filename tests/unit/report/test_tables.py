@@ -31,7 +31,7 @@ def test_main_table_has_a_row_a_variant_and_marks_the_recommended_one(summary: S
     assert [row[0].text for row in table.rows] == ["base", "base+lora", "adapter", "merged"]
     assert table.emphasised == {3}
     assert _row(table, "merged")[0].detail == "recommended"
-    assert [column.name for column in table.columns] == ["Variant", "TTFT p95", "TPOT p95", "Tokens/s", "At the SLO", "Memory", "$/request", "Quality"]
+    assert [column.name for column in table.columns] == ["Variant", "TTFT p95", "TPOT p95", "Tokens/s", "At the SLO", "Memory", "$/1M requests", "Quality"]
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -72,7 +72,15 @@ def test_a_price_has_the_interval_of_the_rate_that_it_rests_on(summary: Summary,
     )
     changed = msgspec.structs.replace(summary, variants={"merged": msgspec.structs.replace(summary.variants["merged"], cost=cost)})
     assert _row(tables.main_table(changed, manifest), "merged")[6].detail == "$0.00180 … $0.00230"
+    assert tables.main_table(changed, manifest).columns[6].name == "$/request"
     assert _row(evidence.cost_table(changed), "merged")[1] == Cell("$0.00200", "$0.00180 … $0.00230")
+
+
+def test_a_price_of_many_zeros_is_of_a_million_requests(summary: Summary, manifest: Manifest) -> None:
+    """In the whole column, interval and all; the cost table has the price of one."""
+    price = summary.variants["merged"].cost.usd_per_request
+    assert _row(tables.main_table(summary, manifest), "merged")[6].text == f"${price * 1e6:.1f}"
+    assert _row(evidence.cost_table(summary), "merged")[1].text == f"${price:.7f}"
 
 
 def test_marks_come_from_the_comparison_whichever_way_round(summary: Summary) -> None:

@@ -37,9 +37,9 @@ def test_the_answer_is_the_first_line_and_the_path_the_last(summary: Summary, ma
 def test_the_main_table_to_the_character(summary: Summary, manifest: Manifest) -> None:
     lines = [line.rstrip() for line in _printed(summary, manifest, 100).splitlines()]
     start = lines.index("Variants side by side")
-    assert lines[start + 1] == "Variant    TTFT p95   TPOT p95  Tokens/s  At the SLO    Memory   $/request   Quality"
-    assert lines[start + 3] == "base         521 ms    26.6 ms      50.4     1.91 /s  2.20 GiB  $0.0000116  25.0 % ·"
-    assert lines[start + 5] == "adapter    442 ms ?  39.3 ms ▼    43.8 ▼     1.71 /s  2.23 GiB  $0.0000171  80.0 % ✓"
+    assert lines[start + 1] == "Variant    TTFT p95   TPOT p95  Tokens/s  At the SLO    Memory  $/1M requests   Quality"
+    assert lines[start + 3] == "base         521 ms    26.6 ms      50.4     1.91 /s  2.20 GiB          $11.6  25.0 % ·"
+    assert lines[start + 5] == "adapter    442 ms ?  39.3 ms ▼    43.8 ▼     1.71 /s  2.23 GiB          $17.1  80.0 % ✓"
 
 
 def test_ranges_appear_where_there_is_room_and_only_there_does_the_caption_speak_of_them(summary: Summary, manifest: Manifest) -> None:
