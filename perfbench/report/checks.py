@@ -28,7 +28,7 @@ def steady_table(summary: Summary) -> Table:
     """One row a stage and variant: the verdict of its repeats, what was cut off their windows, and the sentence; no row where nothing was judged."""
     columns = (
         Column("Stage", align="left"), Column("Variant", align="left"), Column("Steady state", align="left"),
-        Column("Cut", "seconds of the measured window that no figure is of"), Column("Because", align="left", prose=True),
+        Column("Cut", "seconds of its measured windows that no figure is of, repeats together"), Column("Because", align="left", prose=True),
     )  # fmt: skip
     rows = tuple(
         _steady_row(stage, name, judged)

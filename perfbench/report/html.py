@@ -88,6 +88,7 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         "confusion": evidence.confusion_tables(summary),
         "problems": problems,
         "audit": evidence.audit_table(summary),
+        "findings": evidence.audit_findings_table(summary),
         "steady": checks.steady_table(summary),
         "stage_checks": checks.stage_checks(summary),
         "reference": evidence.reference_table(summary),
