@@ -258,7 +258,9 @@ def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
 
 def audit_findings_table(summary: Summary) -> Table:
     """What the audit found, each finding once with the trials that it concerns: findings that differ in their figures alone are one."""
-    columns = (Column("Trials", align="left"), Column("Verdicts", align="left"), Column("Finding", align="left", prose=True), Column("First seen in", align="left"))
+    columns = (
+        Column("Trials", align="left"), Column("Verdicts", align="left"), Column("Finding", align="left", prose=True), Column("First seen in", align="left"),
+    )  # fmt: skip
     found: dict[str, list[tuple[str, str, str]]] = {}
     for name, variant in summary.variants.items():
         for trial in variant.trials:

@@ -229,6 +229,19 @@ def test_every_link_of_the_navigation_leads_somewhere(opened: OpenPage) -> None:
     assert "table-capacity" not in links, "what the run does not have is not offered"
 
 
+def test_tables_fit_on_paper_and_paper_is_white(browser: sync_api.Browser, url: str) -> None:
+    """718 px: A4 with 1 cm margins, at 96 dpi. A table that is wider is cut off there, since paper does not scroll."""
+    context = browser.new_context(viewport={"width": 718, "height": 1000}, color_scheme="dark")
+    opened = OpenPage(context.new_page(), url)
+    opened.wait_for_plots()
+    opened.page.emulate_media(media="print")
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    wide = "[...document.querySelectorAll('table')].filter(table => table.offsetWidth > table.parentElement.clientWidth + 1).map(table => table.id)"
+    assert opened.page.evaluate(wide) == []
+    assert not opened.page.locator("nav").is_visible()
+    context.close()
+
+
 def test_without_scripts_every_table_is_still_there(browser: sync_api.Browser, url: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
