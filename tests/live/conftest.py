@@ -1,4 +1,4 @@
-"""One vLLM for every test that only needs to ask: it hosts the demo's base (LoRA enabled) and adapter, and is started once a session."""
+"""One vLLM for every test that only needs to ask: it hosts the demo's base (LoRA enabled) and adapter, and runs while this folder's tests do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVE = Serve(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serves the models `base` and `adapter`."""
     if installed_vllm() is None:
