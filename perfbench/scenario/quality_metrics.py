@@ -60,7 +60,8 @@ _NEEDS = {
 """Metric -> the key of its task without which there is none."""
 _OF_RETRIEVAL = ("context_recall", "context_precision")
 _DEPLOYMENT = re.compile(
-    r"(ttft|tpot|ntpot|itl|icl|e2e|latency|throughput|goodput|requests_per|output_tokens|tokens_per|usd|cost|vram|host_rss|kv_cache|energy|memory|power|qps|prompt_tokens|send_lag)",
+    r"(ttft|tpot|ntpot|itl|icl|e2e|latency|throughput|goodput|requests_per|output_tokens|tokens_per|usd|cost|vram|host_rss|kv_|energy|memory|power|qps"
+    r"|prompt_tokens|send_lag|gpus|server_hour|workload_sequences|(lora|rest|weights)_bytes)",
     re.IGNORECASE,
 )
 
