@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from perfbench.report.formats import seconds
 from perfbench.results import RunFolder
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario, load_scenario
@@ -66,7 +67,7 @@ def test_a_published_trace_is_replayed_as_it_was_recorded(scenario: Scenario, de
     print(
         f"\n{name}: {len(records)} requests, {use.clipped_prompts} prompts and {use.clipped_answers} answers clipped, prefixes shared: {use.shares_prefixes}, "
         f"{records['prompt_tokens'].sum()} tokens in, {records['output_tokens'].sum()} out, cached {records['cached_tokens'].sum()}, "
-        f"TTFT p50 {trial.metrics['ttft_scheduled_s'].p50:.3f} s p95 {trial.metrics['ttft_scheduled_s'].p95:.3f} s, "
-        f"TPOT p50 {trial.metrics['tpot_s'].p50:.4f} s, "
+        f"TTFT p50 {seconds(trial.metrics['ttft_scheduled_s'].p50)} p95 {seconds(trial.metrics['ttft_scheduled_s'].p95)}, "
+        f"TPOT p50 {seconds(trial.metrics['tpot_s'].p50)}, "
         f"send lag at most {lag_ms.max():.2f} ms, audit {trial.audit.verdict}"
     )
