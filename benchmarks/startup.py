@@ -1,6 +1,6 @@
 """How long people wait for the first line: `perfbench --help` and each command's, as whole processes. Goal: under 0.2 s.
 
-    python benchmarks/startup.py
+    python -m benchmarks.startup
 
 Medians over 7 runs after one that is not counted; beside them a bare interpreter, which nothing can be faster than. Prints a table; asserts nothing.
 """
