@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from perfbench.analyse.stages import STATISTICS
 from perfbench.errors import InputError
 from perfbench.records import ForeignMetric, ForeignResult
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table
 
-_STATS = ("mean", "p50", "p90", "p95", "p99")
 _MS = 1e-3
 
 Reader = Callable[[Mapping[str, Any], str], list[ForeignResult]]
@@ -44,7 +44,7 @@ def read_foreign(path: Path) -> list[ForeignResult]:
 
 def _vllm(content: Mapping[str, Any], file: str) -> list[ForeignResult]:
     def metric(name: str, formula: str) -> ForeignMetric | None:
-        figures = {stat: content.get(f"{stat}_{name}_ms") for stat in _STATS}
+        figures = {stat: content.get(f"{stat}_{name}_ms") for stat in STATISTICS}
         figures["p50"] = figures["p50"] if figures["p50"] is not None else content.get(f"median_{name}_ms")
         return _foreign_metric(name, formula, figures, _MS)
 
@@ -74,7 +74,7 @@ def _guidellm_benchmark(one: Mapping[str, Any], file: str, version: str | None) 
         found = (metrics.get(name) or {}).get("successful")
         if found is None:
             return None
-        figures = {"mean": found["mean"], **{stat: found["percentiles"].get(stat) for stat in _STATS[1:]}}
+        figures = {"mean": found["mean"], **{stat: found["percentiles"].get(stat) for stat in STATISTICS[1:]}}
         return _foreign_metric(name, formula, figures, scale)
 
     totals = metrics["request_totals"]
@@ -99,7 +99,7 @@ def _aiperf(content: Mapping[str, Any], file: str) -> list[ForeignResult]:
         if found is None:
             return None
         scale = {"ms": _MS, "s": 1.0, "sec": 1.0, "ns": 1e-9, "us": 1e-6}[found["unit"]]
-        return _foreign_metric(name, formula, {"mean": found.get("avg"), **{stat: found.get(stat) for stat in _STATS[1:]}}, scale)
+        return _foreign_metric(name, formula, {"mean": found.get("avg"), **{stat: found.get(stat) for stat in STATISTICS[1:]}}, scale)
 
     def average(name: str) -> float | None:
         value = (content.get(name) or {}).get("avg")

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from perfbench.analyse.metrics import BY_NAME
+from perfbench.analyse.stages import STATISTICS
+from perfbench.analyse.trials import RATES
 from perfbench.records import Manifest, Summary
-
-_STATS = ("mean", "p50", "p90", "p95", "p99")
 
 
 class Point(NamedTuple):
@@ -33,9 +33,9 @@ def points(summary: Summary) -> Iterator[Point]:
                 continue
             labels = {"variant": name, "stage": trial.stage, "repeat": str(trial.repeat)}
             for metric, figures in trial.metrics.items():
-                for stat in _STATS:
+                for stat in STATISTICS:
                     yield from _measured(metric, {**labels, "stat": stat}, getattr(figures, stat))
-            for rate in ("requests_per_s", "output_tokens_per_s", "goodput_per_s"):
+            for rate in RATES:
                 yield from _measured(rate, labels, getattr(trial.rates, rate))
             for outcome in ("ok", "failed"):
                 yield from _measured("requests", {**labels, "outcome": outcome}, getattr(trial.requests, outcome))

@@ -40,7 +40,8 @@ def slices_table(summary: Summary) -> Table:
             for value, part in values.items():
                 figure = Cell(formats.percent(part.value.value), formats.interval(part.value.ci95_low, part.value.ci95_high, "share"))
                 where = formats.one_line(f"{column}: {value}")
-                rows.append((Cell(where), Cell(name), Cell(variant.quality.metric or formats.DASH), figure, _difference(part.difference), _count(part.n)))
+                metric, n = Cell(variant.quality.metric or formats.DASH), Cell(formats.count(part.n))
+                rows.append((Cell(where), Cell(name), metric, figure, _difference(part.difference), n))
     caption = "Slices decide nothing: they show where a difference comes from, and many small ones differ by chance."
     return Table("quality-slices", "Quality by slice", caption, columns, tuple(rows), details="Below a figure: its 95 % interval.")
 
@@ -55,7 +56,3 @@ def _difference(estimate: Estimate | None) -> Cell:
     if estimate is None or estimate.value is None:
         return Cell(formats.DASH)
     return Cell(f"{estimate.value:+.3f}", formats.interval(estimate.ci95_low, estimate.ci95_high, "share"))
-
-
-def _count(value: int) -> Cell:
-    return Cell(formats.count(value))
