@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.live, pytest.mark.skipif(installed_vllm() is None, rea
 SHIPPED = Path(__file__).parents[2] / "scenarios" / "trace-replay.yaml"
 TRACES = next((folder for parent in SHIPPED.parents if (folder := parent / "shared" / "data" / "traces").is_dir()), Path("shared/data/traces"))
 CASES = {
-    "azure": ("AzureLLMInferenceTrace_conv.csv", {"time_scale": 2.0, "length_scale": 0.25}),
+    "azure": ("AzureLLMInferenceTrace_conv.csv", {"time_scale": 1.0, "length_scale": 0.25}),
     "mooncake": ("mooncake_synthetic_trace.jsonl", {"time_scale": 3.0, "length_scale": 0.02}),
 }
 
