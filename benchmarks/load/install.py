@@ -25,12 +25,14 @@ _OVERRIDES = "torch==2.13.0+cpu\ntorchvision; sys_platform == 'never'\ntorchaudi
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*", choices=[*PEERS, []], default=list(PEERS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PEERS)}; without one, all")
     options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in PEERS]:
+        parser.error(f"{', '.join(unknown)}: no such load generator; choose from {', '.join(PEERS)}")
     options.folder.mkdir(parents=True, exist_ok=True)
     overrides = options.folder / "overrides.txt"
     overrides.write_text(_OVERRIDES)
-    left_out = [name for name in options.names if not install(name, options.folder, overrides)]
+    left_out = [name for name in options.names or PEERS if not install(name, options.folder, overrides)]
     return 1 if left_out else 0
 
 
