@@ -286,7 +286,13 @@ def dry_run_lines(scenario: Scenario) -> list[str]:
     requests = f" and windows of {counted} requests together" if counted else ""
     weak = [] if scenario.quality is None else quality_warnings(scenario.quality.model_dump(mode="json"))
     lines += [f"# quality: {warning}" for warning in weak]
-    return [*lines, f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load{requests} without drains and server starts"]
+    if stages:
+        lines.append(f"# {len(prepared.trials)} trials, {driven_s / 60:.1f} minutes of load{requests} without drains and server starts")
+    most_s = len(scenario.variant_names) * sum(search.max_probes * (search.warmup_s + search.duration_s) for search in scenario.load.search)
+    if most_s:
+        probes = len(scenario.variant_names) * sum(search.max_probes for search in scenario.load.search)
+        lines.append(f"# searches: at most {probes} probes, {most_s / 60:.1f} minutes of load; a clear probe ends earlier")
+    return lines
 
 
 def _sample_target(server: RunningServer) -> SampleTarget:

@@ -1,6 +1,6 @@
 """Three ways to the highest rate that meets an SLO, on truth servers whose answer is known: what each finds, and how long it keeps the server busy.
 
-    python -m benchmarks.search [single] [batch] [slots] [--json]
+    python -m benchmarks.search [single] [batch] [slots] [--guidellm PROGRAM --tokenizer FOLDER] [--save]
 
 search   `load: {search: max_rate}`, through the main path
 grid     exhaustive: every rate from half of saturation to 5% above it, 5% apart; the answer is the middle between two of them that the fewest
@@ -8,19 +8,23 @@ grid     exhaustive: every rate from half of saturation to 5% above it, 5% apart
 sweep    guidellm 0.8.1's sweep profile (benchmark/profiles/sweep.py), its rates carried out by our own client so that only the strategy differs: one
          stream, then throughput at 512 in flight, then eight more rates, equally spaced from the first to the second; the answer is read
          from the curve: the straight line between the last rate that meets the SLO and the next, split in the same way
+guidellm with --guidellm: the program itself (benchmarks.search.peer), whose own results are read off in the same way
 
-All windows are WINDOW_S, all arrivals Poisson. The search's stop earlier where they are clear. Server-seconds are warm-ups, windows and drains. Truth: for
+All windows are WINDOW_S, all arrivals Poisson. The search's stop earlier where they are clear. Server-seconds are warm-ups, windows and drains; of
+guidellm, from the start to the end of each of its benchmarks, without the time in which it starts processes. `wall` is all of it. --save puts a measurement
+into results.json and makes RESULTS.md of it (benchmarks.search.table). Truth: for
 `single` and `slots` the recursion of a queue with fixed service times, for `batch` a long simulation of processor sharing.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -29,6 +33,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.load.process_tree import machine_cpu_s
+from benchmarks.search.found import DRAIN_S, SWEEP_SIZE, THROUGHPUT_STREAMS, WARMUP_S, WINDOW_S, Found, read_off, split
+from benchmarks.search.peer import by_guidellm
+from benchmarks.search.table import save, show
 from perfbench.load.engine import LoadProcess
 from perfbench.load.trial import TrialSpec
 from perfbench.plan.simulate import Curve, Requests, Service, simulate
@@ -36,8 +44,6 @@ from perfbench.run import run_scenario
 from perfbench.scenario import Scenario
 
 SOURCE = Path(__file__).parents[2] / "tests" / "truth" / "truth_server.c"
-WINDOW_S, WARMUP_S, DRAIN_S = 4.0, 0.5, 4.0
-SWEEP_SIZE, THROUGHPUT_STREAMS = 10, 512
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,6 @@ CASES = (
     Case("batch", ("--knee", "8", "--ttft", "40"), 0.080, Service(Curve(((1, 0.04), (8, 0.04), (64, 0.32))), Curve(((1, 0.0),)))),
     Case("slots", ("--slots", "8", "--ttft", "20"), 0.040, Service(Curve(((1, 0.020),)), Curve(((1, 0.0),)), slots=8)),
 )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one method says, and what it cost."""
-
-    case: str
-    method: str
-    rate_per_s: float | None
-    server_s: float
-    trials: int
 
 
 def truth_rate(case: Case) -> float:
@@ -142,71 +137,66 @@ def by_grid(case: Case, client: Client) -> Found:
     while rate <= top:
         rates.append(rate)
         rate *= 1.05
-    last = _split([client.open(rate) <= case.limit_s for rate in rates])
+    last = split([client.open(rate) <= case.limit_s for rate in rates])
     answer = float(np.sqrt(rates[last - 1] * rates[last])) if 0 < last < len(rates) else None
     return Found(case.name, "grid", answer, client.server_s, client.trials)
 
 
 def by_sweep(case: Case, client: Client) -> Found:
     rates = np.linspace(client.closed(1), client.closed(THROUGHPUT_STREAMS), SWEEP_SIZE - 1)[1:].tolist()
-    return Found(case.name, "sweep", _read_off(rates, [client.open(rate) for rate in rates], case.limit_s), client.server_s, client.trials)
+    return Found(case.name, "sweep", read_off(rates, [client.open(rate) for rate in rates], case.limit_s), client.server_s, client.trials)
 
 
-def _read_off(rates: Sequence[float], p95_s: Sequence[float], limit_s: float) -> float | None:
-    """Where the curve crosses the limit; None where it lies on one side."""
-    place = _split([value <= limit_s for value in p95_s])
-    if not 0 < place < len(rates):
-        return None
-    below, above = p95_s[place - 1], p95_s[place]
-    share = (limit_s - below) / (above - below) if below <= limit_s < above < float("inf") else 0.5
-    return rates[place - 1] + share * (rates[place] - rates[place - 1])
-
-
-def _split(met: Sequence[bool]) -> int:
-    """How many rates from below count as meeting the limit: so that the fewest contradict it, since one disturbed window says nothing of those above it."""
-    return min(range(len(met) + 1), key=lambda place: (met[:place].count(False) + met[place:].count(True), place))
-
-
-def measure(case: Case, binary: Path, folder: Path) -> list[Found]:
-    methods: dict[str, Callable[[str, Path], Found]] = {"search": lambda url, here: by_search(case, url, here)}
-    found = []
+def measure(case: Case, binary: Path, folder: Path, options: argparse.Namespace) -> list[Found]:
+    """Each method against a server of its own, one after another."""
     with LoadProcess(folder / "load.log") as load:
-        methods["grid"] = lambda url, here: by_grid(case, Client(load, url, here))
-        methods["sweep"] = lambda url, here: by_sweep(case, Client(load, url, here))
-        for name, method in methods.items():
-            server = subprocess.Popen([str(binary), "0", str(folder / f"{name}.log"), *case.options], stdout=subprocess.PIPE, text=True)
-            assert server.stdout is not None
-            try:
-                port = int(server.stdout.readline().split()[1])
-                here = folder / name
-                here.mkdir()
-                found.append(method(f"http://127.0.0.1:{port}", here))
-            finally:
-                server.kill()
-                server.wait()
-                server.stdout.close()
-    return found
+        methods: dict[str, Callable[[str, Path], Found]] = {
+            "search": lambda url, here: by_search(case, url, here),
+            "grid": lambda url, here: by_grid(case, Client(load, url, here)),
+            "sweep": lambda url, here: by_sweep(case, Client(load, url, here)),
+        }
+        if options.guidellm:
+            methods["guidellm"] = lambda url, here: by_guidellm(case.name, case.limit_s, url, here, options.guidellm, options.tokenizer)
+        return [_against_server(name, method, case, binary, folder) for name, method in methods.items()]
+
+
+def _against_server(name: str, method: Callable[[str, Path], Found], case: Case, binary: Path, folder: Path) -> Found:
+    server = subprocess.Popen([str(binary), "0", str(folder / f"{name}.log"), *case.options], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        port = int(server.stdout.readline().split()[1])
+        here = folder / name
+        here.mkdir()
+        began_s, cpu_s = time.monotonic(), machine_cpu_s()
+        found = method(f"http://127.0.0.1:{port}", here)
+        wall_s = time.monotonic() - began_s
+        return replace(found, truth_per_s=truth_rate(case), wall_s=wall_s, machine_cores=(machine_cpu_s() - cpu_s) / wall_s)
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 def main() -> None:
-    wanted = [name for name in sys.argv[1:] if not name.startswith("-")] or [case.name for case in CASES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", choices=[*(case.name for case in CASES), []], default=[case.name for case in CASES])
+    parser.add_argument("--guidellm", type=Path)
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    if options.guidellm and not options.tokenizer:
+        parser.error("--guidellm needs --tokenizer: guidellm makes its prompts with it")
     with tempfile.TemporaryDirectory() as scratch:
         binary = Path(scratch) / "truth_server"
         subprocess.run(["cc", "-O2", "-o", str(binary), str(SOURCE)], check=True)
-        rows = []
-        for case in (case for case in CASES if case.name in wanted):
-            truth = truth_rate(case)
+        found: list[Found] = []
+        for case in (case for case in CASES if case.name in options.cases):
             folder = Path(scratch) / case.name
             folder.mkdir()
-            rows += [{**asdict(one), "truth_per_s": truth} for one in measure(case, binary, folder)]
-    if "--json" in sys.argv:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"{'server':8} {'method':8} {'rate/s':>8} {'truth/s':>8} {'off':>7} {'server-s':>9} {'trials':>6}")
-    for row in rows:
-        off = f"{row['rate_per_s'] / row['truth_per_s'] - 1:+.1%}" if row["rate_per_s"] else "none"
-        rate = f"{row['rate_per_s']:.1f}" if row["rate_per_s"] else "none"
-        print(f"{row['case']:8} {row['method']:8} {rate:>8} {row['truth_per_s']:8.1f} {off:>7} {row['server_s']:9.1f} {row['trials']:6}")
+            found += measure(case, binary, folder, options)
+    print(show(found))
+    if options.save:
+        save(found)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,12 @@ def capacities(folder: RunFolder, variant: str, experiment: Experiment, probes: 
     return [msgspec.structs.replace(one, goodput_per_s=goodput.get(one.stage or "")) for one in found if one is not None]
 
 
+def usable(found: CapacitySummary, probes: Sequence[AnalysedTrial]) -> bool:
+    """Whether a search's answer may be used: it came to one, and the probe that it rests on is not void; without such a probe, any of its probes."""
+    stages = {trial.plan.stage for trial in probes if trial.usable and trial.plan.search == found.find}
+    return found.ended and (found.stage in stages if found.stage is not None else bool(stages))
+
+
 def capacity_summary(folder: RunFolder, variant: str, search: Search, slo: Mapping[str, SloLimit]) -> CapacitySummary | None:
     """The answer of one search of one variant; None where no probe of it has finished."""
     outcomes = trial_outcomes(folder)
@@ -141,7 +147,7 @@ def capacity_summary(folder: RunFolder, variant: str, search: Search, slo: Mappi
     judged = judged_probes(folder, probes, slo, search)
     step = next_step(judged, terms_of(search, saturation)) if judged else None
     if not isinstance(step, Answer):
-        return CapacitySummary(**spent, value=None, low=None, high=None, basis="the search has not finished", saturation_per_s=saturation)
+        return CapacitySummary(**spent, value=None, low=None, high=None, basis="the search has not finished", saturation_per_s=saturation, ended=False)
     value = step.load if search.find == "max_rate" else step.gap.low if step.gap.high is not None else None
     at = _probe_at(probes, step.gap.low, search)
     return CapacitySummary(

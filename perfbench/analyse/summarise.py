@@ -12,7 +12,7 @@ import msgspec
 
 from perfbench.analyse.answers import answers_of, busy_and_idle, decided, equivalence
 from perfbench.analyse.audit import AuditInput, audit
-from perfbench.analyse.capacity import capacities
+from perfbench.analyse.capacity import capacities, usable
 from perfbench.analyse.compare import compare
 from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
 from perfbench.analyse.definitions import Recomputed, definitions_of_run
@@ -73,7 +73,7 @@ def summarise(folder: RunFolder) -> Summary:
         schema_version=SCHEMA_VERSION,
         run_id=manifest.run_id,
         scenario=manifest.scenario_name,
-        valid=is_valid(manifest, trials, reference, skipped=folder.finished("trial_skipped")),
+        valid=is_valid(manifest, trials, reference, folder.finished("trial_skipped"), _searched(experiment, probes, found)),
         variants=variants,
         comparisons=comparisons,
         recommendation=recommend(variants, comparisons, reference, at_slo, faithful),
@@ -115,12 +115,23 @@ def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:
     return said
 
 
-def is_valid(manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck], skipped: Collection[str] = ()) -> bool:
-    """Whether the run may be used as a whole: every planned trial has finished (or was left out for a reason), none is void, and the reference calls no
-    answer nonsense."""
+def is_valid(
+    manifest: Manifest, trials: Sequence[AnalysedTrial], reference: Sequence[ReferenceCheck], skipped: Collection[str] = (), searched: Sequence[bool] = ()
+) -> bool:
+    """Whether the run may be used as a whole: every planned trial has finished (or was left out for a reason), none is void, every search has an answer
+    that may be used (`searched`), and the reference calls no answer nonsense."""
     finished = {trial.plan.trial for trial in trials if trial.usable}
     planned = {plan.trial for plan in manifest.trials} - set(skipped)
-    return bool(finished) and finished >= planned and all(check.verdict != "fail" for check in reference)
+    something = bool(finished or searched)
+    return something and finished >= planned and all(searched) and all(check.verdict != "fail" for check in reference)
+
+
+def _searched(experiment: Experiment, probes: Sequence[AnalysedTrial], found: Mapping[str, Sequence[CapacitySummary]]) -> list[bool]:
+    """For each variant and search whether its answer may be used; a search that never began has none."""
+    return [
+        any(one.find == search.find and usable(one, _of(variant, probes)) for one in found[variant])
+        for variant in experiment.variants for search in experiment.search
+    ]  # fmt: skip
 
 
 def analyse_trials(

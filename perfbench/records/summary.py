@@ -215,6 +215,8 @@ class CapacitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """Good requests a second in that probe."""
     saturation_per_s: float | None = None
     """What a closed loop of many streams completed a second, the start of a search for a rate."""
+    ended: bool = True
+    """False where the search was cut off before its answer."""
 
 
 class UnderLoad(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfbench.analyse.summarise import summarise
 from perfbench.load.engine import LoadProcess
 from perfbench.load.messages import Progress
-from perfbench.records import Summary
-from perfbench.run import continue_run, run_scenario
+from perfbench.records import Audit, Summary
+from perfbench.run import continue_run, dry_run_lines, run_scenario
 from perfbench.scenario import Scenario
 from tests.truth.conftest import TruthServer, make_spec, read_records, request_body
 
@@ -188,3 +189,28 @@ def test_a_trial_may_be_ended_with_its_drain_or_without(
     assert outcome.measure_until_ns - outcome.measure_from_ns < 2e9
     assert outcome.client_cpu_s is not None
     assert len(read_records(Path(spec.records_path))) == 4
+
+
+def test_a_run_that_only_searches_is_judged_by_its_probes(capacity_server: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valid with an answer, also where the answer is that no load meets the SLO; not where the search was cut off, or its probes are void.
+
+    The audit itself is set aside: a busy machine makes it void.
+    """
+    verdict: Any = "valid"
+    monkeypatch.setattr("perfbench.analyse.summarise.audit", lambda _: Audit(verdict=verdict, reasons=[], checks=[]))
+    server = capacity_server("--slots", "4", "--ttft", "20")
+    scenario = _scenario(tmp_path, server.url, {"find": "max_concurrency", "streams": 2, "duration_s": 1.0}, {"ttft_s": {"p50": 0.010}})
+    assert dry_run_lines(scenario)[-1] == "# searches: at most 16 probes, 0.3 minutes of load; a clear probe ends earlier"
+    folder = run_scenario(scenario, scenario_file=None, parent=tmp_path / "results", quiet=True, measure_floor=False)
+    assert folder.summary().valid
+    verdict = "void"
+    assert not summarise(folder).valid
+    verdict = "valid"
+    probes = folder.probes()
+    journal = folder.path / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if f'"{probes[-1].trial}"' not in line]
+    journal.write_text("\n".join(kept) + "\n")
+    cut_off = summarise(folder)
+    assert not cut_off.valid
+    assert cut_off.variants["truth"].concurrency is not None
+    assert cut_off.variants["truth"].concurrency.basis == "the search has not finished"
