@@ -41,10 +41,11 @@ def make_plan(
         say(f"simulate {name}")
         variants[name] = checked(plan_variant(evidence, demand, rule), evidence, demand, run.experiment)
     wanted = fine_tunes(given.fine_tunes)
-    warnings = [*_warnings(run, summary.valid), *length_warning(demand, list(run.variants.values()))]
+    lengths = length_warning(demand, list(run.variants.values()))
     return Plan(
         demand=demand, head_room=rule.head_room, head_room_reason=rule.head_room_reason, hours_per_month=rule.hours_per_month, currency=run.currency,
-        variants=variants, break_even=break_even(run, demand, rule, wanted) if wanted is not None else None, warnings=warnings,
+        serve=summary.recommendation.serve, variants=variants, break_even=break_even(run, demand, rule, wanted) if wanted is not None else None,
+        warnings=[*_warnings(run, summary.valid), *lengths], other_lengths=bool(lengths),
     )  # fmt: skip
 
 

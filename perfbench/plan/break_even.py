@@ -191,7 +191,7 @@ def _rests_on(arms: Arms) -> list[str]:
     many = f"as it carries the {arms.measured_adapters} that were measured" if arms.measured_adapters > 1 else "as it carries the one that was measured"
     return [
         said(arms.adapter), said(arms.merged),
-        f"At most {arms.max_loras} adapters on a server's GPU at once; {swaps}",
+        f"At most {arms.max_loras} {'adapter' if arms.max_loras == 1 else 'adapters'} on a server's GPU at once; {swaps}",
         f"A peak of {arms.peak_per_s:.3g} requests/s over all fine-tunes, {arms.rule.head_room:.0%} head-room{spares}",
         f"An adapter server is taken to carry many adapters {many}; requests that wait because a batch holds no further adapter are not counted",
     ]  # fmt: skip

@@ -61,7 +61,8 @@ def plan_variant(evidence: VariantEvidence, demand: Demand, rule: Rule) -> Varia
     assert replicas.value is not None  # the capacity has a value
     whole = int(replicas.value) + rule.spare_replicas
     month = _per_month(replicas, evidence, rule)
-    passed, tokens = evidence.pass_share, _tokens(demand, evidence)
+    # Of the measured requests, which are what the plan counts: the demand's own may be longer, and then cost more each.
+    passed, tokens = evidence.pass_share, evidence.output_tokens
     request = month.value / demand.requests_per_month if month is not None and month.value is not None else None
     return VariantPlan(
         reason="",
@@ -96,11 +97,6 @@ def _per_month(replicas: Estimate, evidence: VariantEvidence, rule: Rule) -> Est
     ends = (replicas.value, replicas.ci95_low, replicas.ci95_high)
     value, low, high = (None if count is None else (count + rule.spare_replicas) * hour * rule.hours_per_month for count in ends)
     return Estimate(value=value, ci95_low=low, ci95_high=high)
-
-
-def _tokens(demand: Demand, evidence: VariantEvidence) -> float | None:
-    """Output tokens of a request: the demand's own where it says so."""
-    return demand.output_tokens or evidence.output_tokens
 
 
 def _energy(evidence: VariantEvidence, demand: Demand, rule: Rule) -> float | None:
@@ -145,5 +141,6 @@ def length_warning(demand: Demand, variants: Sequence[VariantEvidence]) -> list[
         return []
     return [
         f"the demand's requests have {' and '.join(asked)} on average, those that were measured {' and '.join(measured)}: the capacity is that of the measured "
-        "ones, and this plan counts requests like them. Measure a workload of the demand's lengths before you buy"
+        "ones, and this plan counts requests like them. Measure a workload of the demand's lengths before you buy: a stage with `arrival: trace` replays "
+        "a trace"
     ]  # fmt: skip

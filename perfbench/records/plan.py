@@ -125,4 +125,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     variants: dict[str, VariantPlan]
     break_even: BreakEven | None = None
+    other_lengths: bool = False
+    """The demand's requests are longer or shorter than those that were measured."""
+    serve: str | None = None
+    """The variant that the run recommends; None where it cannot say."""
     warnings: list[str] = []

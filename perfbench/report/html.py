@@ -108,11 +108,11 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
 def _plan(planned: Plan | None) -> dict[str, Any]:
     """The plan's part, by the name it has in the template; empty without a plan."""
     if planned is None:
-        return {"plan_lines": [], "plan_tables": [], "break_even_lines": [], "break_even_table": None}
-    tables = [plan.plan_table(planned), plan.autoscaling_table(planned), plan.simulation_table(planned)]
+        return {"plan_headline": "", "plan_lines": [], "plan_tables": [], "break_even_lines": [], "break_even_table": None}
     return {
         "plan_lines": [*plan.answer_lines(planned), *plan.warning_lines(planned)],
-        "plan_tables": tables,
+        "plan_headline": plan.headline(planned),
+        "plan_tables": plan.tables(planned),
         "break_even_lines": plan.break_even_lines(planned),
         "break_even_table": plan.break_even_table(planned),
     }

@@ -62,8 +62,7 @@ def _bullets(lines: Sequence[str]) -> str:
 def render_plan(planned: Plan) -> str:
     """plan.md: the whole plan."""
     lines = [*plan.answer_lines(planned), *plan.warning_lines(planned)]
-    tables = [plan.plan_table(planned), plan.autoscaling_table(planned), plan.simulation_table(planned)]
-    parts = ["## Plan", _bullets(lines), *(table_markdown(table) for table in tables)]
+    parts = ["## Plan", f"**{escape_line(plan.headline(planned))}**", _bullets(lines), *(table_markdown(table) for table in plan.tables(planned))]
     crossings = plan.break_even_lines(planned)
     if crossings:
         parts += ["### Break-even of adapters", _bullets(crossings), table_markdown(plan.break_even_table(planned))]

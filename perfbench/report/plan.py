@@ -20,6 +20,41 @@ def plan_of(summary: Summary) -> Plan | None:
     return None if summary.plan is None else msgspec.convert(summary.plan, Plan)
 
 
+def headline(plan: Plan) -> str:
+    """What to do: servers and prices of the variant that the run recommends, and what the simulation says of them."""
+    if plan.serve is None:
+        return "The run does not say which variant to serve, so none is planned before the others: compare their rows."
+    variant = plan.variants.get(plan.serve)
+    if variant is None or variant.reason or variant.replicas is None or variant.replicas.value is None:
+        return f"No plan for {plan.serve}, which the run recommends: {variant.reason if variant is not None else 'it was not measured'}."
+    needed = int(variant.replicas.value)
+    servers = f"{needed} {'server' if needed == 1 else 'servers'} for the peak of {formats.significant(plan.demand.peak_per_s)} requests/s"
+    spare = f", {variant.spare_replicas} spare" if variant.spare_replicas else ""
+    gpus = f", {variant.gpus} {'GPU' if variant.gpus == 1 else 'GPUs'} in all" if variant.gpus is not None else ""
+    lengths = " All this for requests of the measured lengths; the demand's are others: measure those before you buy." if plan.other_lengths else ""
+    return f"Serve {plan.serve} on {servers}{spare}{gpus}{_prices(plan, variant)}. {_expected(variant)}{lengths}"
+
+
+def _prices(plan: Plan, variant: VariantPlan) -> str:
+    if variant.usd_per_month is None:
+        return ""
+    figures = [f"{formats.money(variant.usd_per_month.value, plan.currency)} a month"]
+    for price, what in ((variant.usd_per_request, "requests"), (variant.usd_per_correct_request, "correct requests")):
+        if price is not None:
+            figures.append(f"{formats.money(1e6 * price, plan.currency)} a million {what}")
+    return f": {', '.join(figures)}"
+
+
+def _expected(variant: VariantPlan) -> str:
+    if not variant.simulated:
+        return "Not simulated: see below."
+    best = min(variant.simulated, key=lambda one: (not one.stable, one.ttft_p95_s or 0.0))
+    if not best.stable:
+        return "Simulated, so many fall behind at the peak: see below."
+    verdict = {True: ": the SLO is met", False: ": the SLO is missed, see below", None: ""}[best.meets]
+    return f"Expected by simulation at the peak: TTFT p95 {formats.seconds(best.ttft_p95_s)} behind a {best.router} router{verdict}."
+
+
 def answer_lines(plan: Plan) -> list[str]:
     """The plan in sentences: the demand, what each variant needs, what has to be known of it."""
     demand = plan.demand
@@ -30,7 +65,20 @@ def answer_lines(plan: Plan) -> list[str]:
     ]
     lines += [f"{name}: no plan: {variant.reason}." for name, variant in plan.variants.items() if variant.reason]
     lines += _grouped((name, f"capacity is {variant.capacity_from}") for name, variant in plan.variants.items() if variant.capacity_from)
+    if _hours_alike(plan):
+        lines.append("Every hour of this demand is alike, so autoscaling by the hour saves nothing; `profile`, `hourly_per_s` or a longer trace gives hours.")
     return [*lines, *(f"{warning[0].upper()}{warning[1:]}." for warning in plan.warnings)]
+
+
+def _hours_alike(plan: Plan) -> bool:
+    scaled = [variant.autoscaled for variant in plan.variants.values() if variant.autoscaled is not None]
+    return bool(scaled) and all(len(set(one.replicas_by_hour)) == 1 for one in scaled) and len(set(plan.demand.hourly_per_s)) == 1
+
+
+def tables(plan: Plan) -> list[Table]:
+    """What the demand needs, whether that holds, and what following the hours saves; without those that have nothing to say."""
+    autoscaling = [] if _hours_alike(plan) else [autoscaling_table(plan)]
+    return [table for table in (plan_table(plan), simulation_table(plan), *autoscaling) if table.rows]
 
 
 def _grouped(said: Iterable[tuple[str, str]]) -> list[str]:
@@ -49,10 +97,11 @@ def warning_lines(plan: Plan) -> list[str]:
 def plan_table(plan: Plan) -> Table:
     """What each variant needs and costs."""
     sign = formats.currency_sign(plan.currency).strip()
+    requests, correct = ("1M requests", "1M correct") if _by_million(plan) else ("request", "correct request")
     columns = (
         Column("Variant", align="left"), Column("Capacity", "requests/s of one replica at the SLO"), Column("Replicas", "for the peak, with head-room"),
         Column("Spare"), Column("GPUs", "all replicas, spares included", minor=True), Column(f"{sign}/month", "all replicas, spares included"),
-        Column(f"{sign}/request"), Column(f"{sign}/1M tokens", "output tokens", minor=True), Column(f"{sign}/correct request", minor=True),
+        Column(f"{sign}/{requests}"), Column(f"{sign}/1M tokens", "output tokens", minor=True), Column(f"{sign}/{correct}", minor=True),
         Column("Used", "mean over the hours, of all replicas"), Column("One down", "used at the peak with one replica fewer", minor=True),
     )  # fmt: skip
     rows = tuple(_plan_row(name, variant, plan) for name, variant in plan.variants.items())
@@ -60,16 +109,26 @@ def plan_table(plan: Plan) -> Table:
     return Table("plan", "What the demand needs", caption, columns, rows, details="Below a figure: what the 95 % interval of the capacity makes of it.")
 
 
+def _by_million(plan: Plan) -> bool:
+    """One unit for the whole column."""
+    return any(formats.per_million(variant.usd_per_request) for variant in plan.variants.values())
+
+
+def _times(price: float | None, times: float) -> float | None:
+    return None if price is None else price * times
+
+
 def _plan_row(name: str, variant: VariantPlan, plan: Plan) -> tuple[Cell, ...]:
     if variant.reason:
         return (Cell(name), *(Cell(formats.DASH, title=variant.reason) for _ in range(10)))
+    times = 1e6 if _by_million(plan) else 1
     used = sum(variant.utilisation_by_hour) / len(variant.utilisation_by_hour)
     energy = f"{formats.money(variant.energy_usd_per_month, plan.currency)} electricity" if variant.energy_usd_per_month is not None else ""
     return (
         Cell(name), _estimate(variant.capacity_per_s, "1/s"), _whole(variant.replicas), Cell(f"+{variant.spare_replicas}"), Cell(formats.count(variant.gpus)),
         _money(variant.usd_per_month, plan.currency, energy), *(
             Cell(formats.money(price, plan.currency))
-            for price in (variant.usd_per_request, variant.usd_per_million_output_tokens, variant.usd_per_correct_request)
+            for price in (_times(variant.usd_per_request, times), variant.usd_per_million_output_tokens, _times(variant.usd_per_correct_request, times))
         ),
         Cell(formats.percent(used)), Cell(formats.percent(variant.utilisation_at_peak_one_down)),
     )  # fmt: skip
@@ -101,7 +160,7 @@ def autoscaling_table(plan: Plan) -> Table:
     """Replicas that follow the hours, against as many all day."""
     sign = formats.currency_sign(plan.currency).strip()
     columns = (
-        Column("Variant", align="left"), Column("At night", "the fewest replicas, spares included"), Column("At the peak"), Column("Starts a day"),
+        Column("Variant", align="left"), Column("Fewest", "replicas in the quietest hour, spares included"), Column("Most"), Column("Starts a day"),
         Column(f"{sign}/month"), Column("Fixed"), Column("Saved", "of replica hours"),
     )  # fmt: skip
     rows = tuple(

@@ -71,10 +71,10 @@ def _print_answer(summary: Summary, console: Console) -> None:
 
 def print_plan(planned: Plan, console: Console, report_path: Path) -> None:
     """Print the plan: its sentences, its tables and where the whole of it is."""
+    console.print(Text(one_line(plan.headline(planned)), style="bold"))
     for line in [*plan.answer_lines(planned), *plan.warning_lines(planned)]:
         console.print(Text(f"- {one_line(line)}"))
-    tables = [plan.plan_table(planned), plan.simulation_table(planned), plan.autoscaling_table(planned)]
-    _print_tables(tables, console)
+    _print_tables(plan.tables(planned), console)
     for line in plan.break_even_lines(planned):
         console.print(Text(one_line(line), style="bold"))
     _print_tables([plan.break_even_table(planned)], console)

@@ -63,9 +63,10 @@ def test_electricity_is_added_up_for_the_month() -> None:
     assert plan_variant(_evidence(energy_j_per_request=None), _demand(), rule).energy_usd_per_month is None
 
 
-def test_tokens_are_the_demands_own_where_it_has_some() -> None:
+def test_tokens_are_those_of_the_requests_that_are_counted() -> None:
+    """Four times longer answers at the price of the measured ones would be a price that nobody gets."""
     plan = plan_variant(_evidence(), _demand(output_tokens=200.0), RULE)
-    assert plan.usd_per_million_output_tokens == pytest.approx(4 * 36 / (6 * 3600) / 200 * 1e6)
+    assert plan.usd_per_million_output_tokens == pytest.approx(4 * 36 / (6 * 3600) / 50 * 1e6)
 
 
 def test_without_a_price_there_are_servers_and_no_money() -> None:

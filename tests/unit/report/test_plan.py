@@ -58,3 +58,23 @@ def test_markdown(plan: Plan, planned: Summary, manifest: Manifest) -> None:
     text = render_plan(plan)
     assert text.startswith("## Plan") and "What the demand needs" in text and "Adapters against merged models" in text and "<script>" not in text
     assert "What the demand needs" in render_markdown(planned, manifest)
+
+
+def test_the_plan_begins_with_what_to_do(plan: Plan) -> None:
+    assert report_plan.headline(plan).startswith("The run does not say which variant to serve")
+    serve = msgspec.structs.replace(plan, serve="merged")
+    assert report_plan.headline(serve) == (
+        "Serve merged on 3 servers for the peak of 12.0 requests/s, 1 spare, 8 GPUs in all: EUR 5,840 a month, EUR 1,000 a million requests. "
+        "Simulated, so many fall behind at the peak: see below."
+    )
+    assert report_plan.headline(msgspec.structs.replace(plan, serve="adapter")) == "No plan for adapter, which the run recommends: no stage meets the SLO."
+
+
+def test_hours_that_are_all_alike_have_a_sentence_and_no_table(plan: Plan) -> None:
+    merged = plan.variants["merged"]
+    assert merged.autoscaled is not None
+    flat = msgspec.structs.replace(merged, autoscaled=msgspec.structs.replace(merged.autoscaled, replicas_by_hour=[4] * 24))
+    alike = msgspec.structs.replace(plan, variants={"merged": flat})
+    assert "autoscaling" in [table.key for table in report_plan.tables(plan)]
+    assert "autoscaling" not in [table.key for table in report_plan.tables(alike)]
+    assert any("autoscaling by the hour saves nothing" in line for line in report_plan.answer_lines(alike))
