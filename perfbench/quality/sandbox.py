@@ -58,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     files_bytes: int = 32 << 20
     """Its folder (a tmpfs; at the weak level, each file)."""
     files: int = 1000
-    """In its folder (at the level `namespaces`)."""
+    """In its folder; not at the weak level."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class Sandbox:
             "code": str(job / "code"), "work": str(job / "work"), "read_only": _read_only(self.python), "uid": uid, **msgspec.structs.asdict(limits),
         }  # fmt: skip
         if self.level == "bubblewrap":
-            inner = msgspec.json.encode({**plan, "step": "inside", "code": "/code"}).decode()
+            inner = msgspec.json.encode({**plan, "step": "inside", "code": "/code", "bound_work": True}).decode()
             return [*_bubblewrap(job, self.python, limits, uid), self.python, "-I", "-S", "/code/guard.py", inner]
         if self.level == "weak" and os.geteuid() == 0:
             os.chown(job / "work", uid, uid)
@@ -134,7 +134,8 @@ def _bubblewrap(job: Path, python: str, limits: Limits, uid: int) -> list[str]:
     root = os.geteuid() == 0
     command = [shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"]
     # As root, namespaces are root's and the program becomes another user inside; a user namespace would keep it root outside.
-    command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user", *_no_more_users(), "--uid", str(uid), "--gid", str(uid)]
+    command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user", "--uid", str(uid), "--gid", str(uid)]
+    command += ["--cap-add", "CAP_SYS_ADMIN"]  # until `sandbox_guard` has limited the number of files in /work, for which bubblewrap has no word
     for path in _read_only(python):
         if Path(path).is_symlink():
             command += ["--symlink", str(Path(path).readlink()), path]
@@ -147,13 +148,6 @@ def _bubblewrap(job: Path, python: str, limits: Limits, uid: int) -> list[str]:
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     command += ["--ro-bind", str(job / "code"), "/code", "--perms", "1777", "--size", str(limits.files_bytes), "--tmpfs", "/work"]
     return [*command, "--remount-ro", "/", "--chdir", "/work", "--"]
-
-
-@functools.cache
-def _no_more_users() -> tuple[str, ...]:
-    """bubblewrap 0.8 can forbid further user namespaces by itself; the filter of system calls does so everywhere."""
-    told = subprocess.run([shutil.which("bwrap") or "bwrap", "--help"], capture_output=True, text=True, check=False)
-    return ("--disable-userns",) if "--disable-userns" in told.stdout + told.stderr else ()
 
 
 @functools.cache

@@ -29,6 +29,7 @@ _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE =
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR = 442  # the same on every architecture
 _AT_RECURSIVE, _ATTR_RDONLY, _ATTR_NOSUID = 0x8000, 0x1, 0x2
+_PR_CAP_AMBIENT, _CLEAR_ALL, _CAPABILITY_VERSION = 47, 4, 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _DEVICES = ("null", "zero", "random", "urandom")
 
@@ -208,11 +209,14 @@ def _signal_all(pids: set[int], number: signal.Signals) -> None:
 
 
 def _inside(plan: dict[str, Any]) -> None:
+    if plan.get("bound_work"):
+        _mount("tmpfs", "/work", "tmpfs", _MS_REMOUNT | _MS_NOSUID | _MS_NODEV, f"size={plan['files_bytes']},nr_inodes={plan['files']}")
     _set_limits(plan)
     if os.geteuid() == 0:  # made by root: become somebody who owns nothing
         os.setgroups([])
         os.setgid(plan["uid"])
         os.setuid(plan["uid"])
+    _give_up_rights()
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     _filter_calls()
     path = f"{plan['code']}/main.py"
@@ -221,6 +225,13 @@ def _inside(plan: dict[str, Any]) -> None:
     program = {"__name__": "__main__", "__file__": path, "__builtins__": __builtins__}
     sys.argv = [path]
     exec(compile(source, path, "exec"), program)  # noqa: S102 - what the sandbox is for
+
+
+def _give_up_rights() -> None:
+    """Every capability. A change from root to another user has done it; inside a user namespace, where nobody is root, nothing has."""
+    _check(_libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0), "ambient rights")
+    header, none = struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)
+    _check(_libc.capset(ctypes.create_string_buffer(header), ctypes.create_string_buffer(none)), "give up rights")
 
 
 def _set_limits(plan: dict[str, Any]) -> None:

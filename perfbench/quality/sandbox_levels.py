@@ -1,7 +1,7 @@
 """Which level of the code sandbox holds on this machine: every level is tried by a probe before anything else runs in it.
 
 The probe (`sandbox_probe`) attempts what no program may be able to do: connect, read and write outside, signal a process of ours, see
-our environment, take more memory and processes than allowed. A level that lets any of it happen is not used, whatever its name promises.
+our environment, take more memory, processes and files than allowed. A level that lets any of it happen is not used, whatever its name promises.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from perfbench.errors import SandboxError
 from perfbench.quality import sandbox_probe
 from perfbench.quality.sandbox import ENVIRONMENT, Level, Limits, Outcome, Sandbox
 
-_LIMITS = Limits(time_s=20.0, cpu_s=10, memory_bytes=256 << 20, processes=12)
+_LIMITS = Limits(time_s=20.0, cpu_s=10, memory_bytes=256 << 20, processes=12, files=100)
 _SPARE = 8
-"""So many processes more than allowed are tried."""
+"""So many processes and files more than allowed are tried."""
 _HINT = "install bubblewrap (Debian: apt-get install bubblewrap), or allow user namespaces; `allow_weak_sandbox: true` runs it with limits only"
 
 
@@ -98,6 +98,8 @@ def _leaks(found: dict[str, Any]) -> list[str]:
     leaks += [f"our environment can be seen ({', '.join(sorted(unknown))})"] if unknown else []
     if found["processes"] >= _LIMITS.processes:
         leaks.append(f"the limit of {_LIMITS.processes} processes does not hold")
+    if found["files"] > _LIMITS.files:
+        leaks.append(f"the limit of {_LIMITS.files} files does not hold")
     return leaks
 
 
@@ -112,6 +114,7 @@ class _Bait:
         self.given = {
             "port": port, "name": name, "socket_path": str(folder / "socket"), "victim": victim.pid, "secrets": [str(folder / "secret")],
             "folders": list(self._folders), "memory_bytes": 2 * _LIMITS.memory_bytes, "processes": _LIMITS.processes + _SPARE,
+            "files": _LIMITS.files + _SPARE,
         }  # fmt: skip
 
     def taken(self) -> list[str]:

@@ -27,6 +27,7 @@ def main() -> None:
         "read": [path for path in given["secrets"] if _worked(lambda path=path: _read(path))],  # type: ignore[misc]
         "write": [folder for folder in given["folders"] if _worked(lambda folder=folder: open(f"{folder}/{given['name']}", "xb").close())],  # type: ignore[misc]
         "own_folder": _worked(_use_own_folder),
+        "files": _create(given["files"]),
         "environment": sorted(os.environ),
         "uid": os.getuid(),
         "signalled": _worked(lambda: os.kill(given["victim"], signal.SIGKILL)),
@@ -53,6 +54,18 @@ def _use_own_folder() -> None:
     with open("probe.txt", "x") as file:
         file.write("x")
     os.remove("probe.txt")
+
+
+def _create(most: int) -> int:
+    """How many files its own folder holds, up to `most`."""
+    made: list[str] = []
+    with contextlib.suppress(OSError):
+        for number in range(most):
+            open(f"probe-{number}", "xb").close()
+            made.append(f"probe-{number}")
+    for name in made:
+        os.remove(name)
+    return len(made)
 
 
 def _fork(most: int) -> int:

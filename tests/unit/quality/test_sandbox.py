@@ -245,6 +245,27 @@ except OSError as error:
     assert int(written) <= SMALL.files_bytes
 
 
+def test_it_can_make_only_so_many_files(run: Run) -> None:
+    """Empty ones take no room, but kernel memory that no process is charged for: files, folders and links alike."""
+    source = """
+import os
+made = 0
+try:
+    while made < 5000:
+        [lambda name: open(name, 'xb').close(), os.mkdir, lambda name: os.symlink('x', name)][made % 3](f'entry-{made}')
+        made += 1
+except OSError as error:
+    print(error.errno, made)
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.mount(b'none', b'/work', b'tmpfs', 32, b'nr_inodes=0'), ctypes.get_errno())  # and it cannot lift the limit
+"""
+    number, made, result, refused = run(source).stdout.split()
+    assert int(number) == 28  # no space left on device
+    assert int(made) < SMALL.files
+    assert (int(result), int(refused)) == (-1, 1)
+
+
 def test_it_can_kill_nobody_but_itself(run: Run) -> None:
     bystander = psutil.Popen(["sleep", "30"])
     try:
