@@ -94,3 +94,25 @@ def test_an_endpoint_has_no_model(folder: Path) -> None:
     (folder / "s.yaml").write_text(text)
     with pytest.raises(InputError, match="the model behind an endpoint is not known"):
         estimate_all(load_scenario(folder / "s.yaml"), Wanted(gpus=L40S, counts=(1,)))
+
+
+def test_variations_are_estimated_with_their_own_flags(folder: Path) -> None:
+    """Slots of rank 64 take more than those of rank 16; a merge in float32 takes twice the bytes; what each changes is said."""
+    (folder / "wide").mkdir()
+    (folder / "wide" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 100, "lora_alpha": 8, "target_modules": ["q_proj"]}))
+    variations = """variations:
+  slots-64: {of: base+lora, args: {max-lora-rank: 64}}
+  wide: {of: adapter, adapter: ./wide}
+  merged-float32: {of: merged, merge_dtype: float32}
+  one-gpu: {of: base, args: {tensor-parallel-size: 1}}
+"""
+    (folder / "s.yaml").write_text(SCENARIO.replace("serve:", variations + "serve:"))
+    found = estimate_all(load_scenario(folder / "s.yaml"), Wanted(gpus=L40S, counts=()))
+    by_name = {one.variant: one for one in found.estimates}
+    assert list(by_name) == ["base", "base+lora", "adapter", "merged", "slots-64", "wide", "merged-float32", "one-gpu"]
+    assert by_name["slots-64"].lora_bytes == 4 * by_name["base+lora"].lora_bytes
+    assert by_name["wide"].lora_bytes == 8 * by_name["base+lora"].lora_bytes
+    assert by_name["merged-float32"].weights_bytes == 2 * by_name["merged"].weights_bytes
+    assert (by_name["base"].gpus, by_name["one-gpu"].gpus) == (2, 1)
+    assert found.assumptions[-4] == "slots-64 is base+lora with max-lora-rank 64."
+    assert found.assumptions[-2:] == ["merged-float32 is merged with weights in float32.", "one-gpu is base with tensor-parallel-size 1."]
