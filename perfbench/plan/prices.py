@@ -29,6 +29,8 @@ _NO_NAME = re.compile(r"sxm\d?|pcie|nvidia|amd|geforce|instinct|tesla")
 """Words that people add and gpuhunt's names lack."""
 _CATALOGUE_DIR = "GPUHUNT_CATALOG_DIR"
 _TIMEOUT_S = 20.0
+_COLUMNS = ("instance_name", "location", "price", "cpu", "memory", "gpu_count", "gpu_name", "gpu_memory", "spot")
+"""Of a catalogue, in gpuhunt's words; it reads older ones too, which have no more than these and disk_size."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,19 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     found: int
     """Offers that match, those left out by the limit too."""
     offers: list[Offer]
+    unread: int = 0
+    """Rows of the catalogues that gpuhunt could not read."""
+
+
+class _Unread(logging.Handler):
+    """Counts the rows that gpuhunt skips, which it says one by one in its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.rows = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.rows += record.msg.startswith("Skipping malformed row")
 
 
 def find_offers(
@@ -73,12 +88,25 @@ def find_offers(
         raise MissingPartError("prices come from gpuhunt, which is not installed", hint="pip install 'perfbench[prices]'") from None
     wanted = [_known(provider, OFFLINE_PROVIDERS, "--provider") for provider in providers] or list(OFFLINE_PROVIDERS)
     name, memory_gb = _name_and_memory(gpu, [one.name for one in gpuhunt.KNOWN_ACCELERATORS]) if gpu is not None else (None, None)
-    with _catalogue(gpuhunt.Catalog(auto_reload=False), wanted, folder) as (catalogue, dates):
+    with _rows_counted() as unread, _catalogue(gpuhunt.Catalog(auto_reload=False), wanted, folder) as (catalogue, dates):
         items = catalogue.query(
             provider=list(dates), gpu_name=name, min_gpu_memory=memory_gb, max_gpu_memory=memory_gb, spot=spot, min_gpu_count=gpus or 1, max_gpu_count=gpus
         )
     offers = sorted((_offer(item) for item in items if item.gpu_count), key=lambda offer: (offer.gpu_hour_usd, offer.provider, offer.instance, offer.region))
-    return Offers(catalogue_dates=dates, found=len(offers), offers=offers[:limit])
+    return Offers(catalogue_dates=dates, found=len(offers), offers=offers[:limit], unread=unread.rows)
+
+
+@contextmanager
+def _rows_counted() -> Iterator[_Unread]:
+    log, unread = logging.getLogger("gpuhunt"), _Unread()
+    propagates = log.propagate
+    log.addHandler(unread)
+    log.propagate = False
+    try:
+        yield unread
+    finally:
+        log.removeHandler(unread)
+        log.propagate = propagates
 
 
 @contextmanager
@@ -104,7 +132,8 @@ def _catalogue(catalogue: Catalog, providers: Sequence[str], folder: Path | None
     try:
         catalogue.load()
     except Exception as error:  # noqa: BLE001 (whatever its HTTP client raises: it ends in the same sentence)
-        reason = str(error.__cause__ or error) or type(error).__name__
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "reason", cause)) or type(cause).__name__
         raise PerfbenchError(
             f"the price catalogue of gpuhunt cannot be reached ({reason}); go online, or give --catalogue with a folder of <provider>.csv files",
             hint="a price that you know goes into the scenario as it is: cost.gpu_hour_usd",
@@ -112,15 +141,28 @@ def _catalogue(catalogue: Catalog, providers: Sequence[str], folder: Path | None
     finally:
         socket.setdefaulttimeout(timeout)
         log.setLevel(level)
-    yield catalogue, {provider: catalogue.catalog[provider].version for provider in providers if provider in catalogue.catalog}
+    dates = {provider: catalogue.catalog[provider].version for provider in providers if provider in catalogue.catalog}
+    if not dates:
+        raise PerfbenchError(f"gpuhunt has published no catalogue of {', '.join(providers)} that could be fetched; name others with --provider")
+    yield catalogue, dates
 
 
 def _local_dates(folder: Path, providers: Sequence[str]) -> dict[str, str]:
     files = {provider: folder / f"{provider}.csv" for provider in providers}
     written = {provider: path.stat().st_mtime for provider, path in files.items() if path.is_file()}
+    for provider in written:
+        _check_columns(files[provider])
     if not written:
         raise InputError(f"{folder} holds no catalogue; expected a folder with <provider>.csv files of gpuhunt, say {next(iter(files.values())).name}")
     return {provider: f"file of {datetime.fromtimestamp(moment, UTC).date().isoformat()}" for provider, moment in written.items()}
+
+
+def _check_columns(path: Path) -> None:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        columns = lines.readline().strip().split(",")
+    missing = [column for column in _COLUMNS if column not in columns]
+    if missing:
+        raise InputError(f"{path}: expected the columns of a gpuhunt catalogue, as in the <provider>.csv of its catalog.zip; there is no {', '.join(missing)}")
 
 
 def _name_and_memory(gpu: str, known: Sequence[str]) -> tuple[str, int | None]:

@@ -73,9 +73,11 @@ def offers_table(found: Offers) -> Table:
         )
         for offer in found.offers
     )  # fmt: skip
+    unread = f"{found.unread:,} rows could not be read. " if found.unread else ""
     dates = ", ".join(f"{provider} {date}" for provider, date in found.catalogue_dates.items())
     shown = f"{len(found.offers):,} of {found.found:,} offers. " if found.found > len(found.offers) else "" if found.found else "No offer matches. "
-    return Table("offers", "What a GPU hour costs", f"{shown}gpuhunt's catalogues: {dates}. Prices in USD, without what a provider adds.", columns, rows)
+    caption = f"{shown}{unread}gpuhunt's catalogues: {dates}. Prices in USD, without what a provider adds."
+    return Table("offers", "What a GPU hour costs", caption, columns, rows)
 
 
 def gpus_table(gpus: Gpus) -> Table:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -72,3 +78,57 @@ def test_offline_it_says_so_in_one_sentence(monkeypatch: pytest.MonkeyPatch, cap
     with pytest.raises(PerfbenchError, match=r"the price catalogue of gpuhunt cannot be reached .*refused.*--catalogue"):
         find_offers("h100")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_no_catalogue_and_rows_that_cannot_be_read(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "gcp.csv").write_text(HEAD + "a3,us,free,1,1,1,H100,80,False,,nvidia,,x86,\n" + RUNPOD)
+    found = find_offers("h100", providers=["gcp"], folder=folder)
+    assert (found.unread, found.found) == (1, 1) and capfd.readouterr() == ("", "")
+    (folder / "gcp.csv").write_text("name,usd\na3,1\n")
+    with pytest.raises(InputError, match=r"gcp.csv: expected the columns of a gpuhunt catalogue.*there is no instance_name, location, price"):
+        find_offers("h100", folder=folder)
+
+
+@pytest.fixture
+def published(folder: Path) -> Iterator[str]:
+    """aws's catalogue as gpuhunt publishes it: its version, and a zip of a file that gpuhunt itself has written. Nothing else is there."""
+    from gpuhunt._internal import storage
+
+    with (folder / "aws.csv").open() as file:
+        items = list(storage.load(file, provider="aws"))
+    storage.dump(items, str(folder / "dumped.csv"))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(folder / "dumped.csv", "aws.csv")
+    pages = {"/v3/aws/version": b"20261124-77\n", "/v3/aws/20261124-77/catalog.zip": packed.getvalue()}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v3"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    gc.collect()  # the sockets of pages that were not found, while their warnings are still ignored
+
+
+def test_the_published_catalogue_is_fetched_with_its_version(published: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Providers whose catalogue cannot be had are left out, and missing among the dates."""
+    monkeypatch.delenv("GPUHUNT_CATALOG_DIR", raising=False)
+    monkeypatch.setenv("GPUHUNT_CATALOG_URL", published)
+    found = find_offers("h100")
+    assert found.catalogue_dates == {"aws": "20261124-77"}
+    assert [(offer.instance, offer.gpus, offer.gpu_hour_usd) for offer in found.offers] == [("p5.48xlarge", 8, pytest.approx(12.29))]
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(PerfbenchError, match=r"no catalogue of runpod"):
+        find_offers("h100", providers=["runpod"])
