@@ -22,6 +22,8 @@ def plan_of(summary: Summary) -> Plan | None:
 
 def headline(plan: Plan) -> str:
     """What to do: servers and prices of the variant that the run recommends, and what the simulation says of them."""
+    if all(variant.reason for variant in plan.variants.values()):
+        return "There is no plan, and no number of servers: the sentences below say why for each variant."
     if plan.serve is None:
         return "The run does not say which variant to serve, so none is planned before the others: compare their rows."
     variant = plan.variants.get(plan.serve)
@@ -48,7 +50,7 @@ def _prices(plan: Plan, variant: VariantPlan) -> str:
 def _expected(variant: VariantPlan) -> str:
     if not variant.simulated:
         return "Not simulated: see below."
-    best = min(variant.simulated, key=lambda one: (not one.stable, one.ttft_p95_s or 0.0))
+    best = next((one for one in variant.simulated if one.router == "least-outstanding"), variant.simulated[0])
     if not best.stable:
         return "Simulated, so many fall behind at the peak: see below."
     verdict = {True: ": the SLO is met", False: ": the SLO is missed, see below", None: ""}[best.meets]
@@ -63,7 +65,7 @@ def answer_lines(plan: Plan) -> list[str]:
         f"{demand.requests_per_month:,.0f} requests a month of {plan.hours_per_month:g} hours.",
         f"Head-room {formats.percent(plan.head_room)}: {plan.head_room_reason}.",
     ]
-    lines += [f"{name}: no plan: {variant.reason}." for name, variant in plan.variants.items() if variant.reason]
+    lines += _grouped((name, f"no plan: {variant.reason}") for name, variant in plan.variants.items() if variant.reason)
     lines += _grouped((name, f"capacity is {variant.capacity_from}") for name, variant in plan.variants.items() if variant.capacity_from)
     if _hours_alike(plan):
         lines.append("Every hour of this demand is alike, so autoscaling by the hour saves nothing; `profile`, `hourly_per_s` or a longer trace gives hours.")
@@ -78,7 +80,8 @@ def _hours_alike(plan: Plan) -> bool:
 def tables(plan: Plan) -> list[Table]:
     """What the demand needs, whether that holds, and what following the hours saves; without those that have nothing to say."""
     autoscaling = [] if _hours_alike(plan) else [autoscaling_table(plan)]
-    return [table for table in (plan_table(plan), simulation_table(plan), *autoscaling) if table.rows]
+    needs = [] if all(variant.reason for variant in plan.variants.values()) else [plan_table(plan)]
+    return [table for table in (*needs, simulation_table(plan), *autoscaling) if table.rows]
 
 
 def _grouped(said: Iterable[tuple[str, str]]) -> list[str]:

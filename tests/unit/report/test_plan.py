@@ -7,7 +7,7 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from perfbench.records import Manifest, Plan, Summary
+from perfbench.records import Manifest, Plan, Summary, VariantPlan
 from perfbench.report import plan as report_plan
 from perfbench.report.html import render_html
 from perfbench.report.markdown import render_markdown, render_plan
@@ -78,3 +78,10 @@ def test_hours_that_are_all_alike_have_a_sentence_and_no_table(plan: Plan) -> No
     assert "autoscaling" in [table.key for table in report_plan.tables(plan)]
     assert "autoscaling" not in [table.key for table in report_plan.tables(alike)]
     assert any("autoscaling by the hour saves nothing" in line for line in report_plan.answer_lines(alike))
+
+
+def test_without_any_plan_there_is_no_number(plan: Plan) -> None:
+    nothing = VariantPlan(reason="no stage meets the SLO")
+    none = msgspec.structs.replace(plan, variants={"adapter": nothing, "merged": nothing})
+    assert report_plan.headline(none).startswith("There is no plan, and no number of servers") and report_plan.tables(none) == []
+    assert "adapter, merged: no plan: no stage meets the SLO." in report_plan.answer_lines(none)
