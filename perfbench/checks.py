@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perfbench.errors import EndpointError
 from perfbench.prepare import Prepared
+from perfbench.quality.ask import Target
 from perfbench.quality.contamination import check_contamination
 from perfbench.quality.fairness import not_comparable
 from perfbench.quality.judge import ask_judge, check_judge, questions
@@ -30,6 +31,11 @@ _REFERENCE_MAX_TOKENS = 64
 """Enough to tell rounding from nonsense, and short enough that the reference scores them in seconds on a CPU."""
 
 
+def _target(prepared: Prepared, server: RunningServer, variant: str) -> Target:
+    timeout_s = prepared.scenario.load.request_timeout_s
+    return Target(url=server.url, model=server.plan.served_names[variant], api_key_env=server.api_key_env, timeout_s=timeout_s)
+
+
 def check_served_answers(folder: RunFolder, prepared: Prepared, servers: Sequence[RunningServer]) -> None:
     """Let transformers score a few answers of every variant that these servers host and that has not been checked.
 
@@ -39,10 +45,10 @@ def check_served_answers(folder: RunFolder, prepared: Prepared, servers: Sequenc
     skipped: list[ReferenceCheck] = []
     checked = folder.finished("reference_check")
     for server in servers:
-        for variant, model in server.plan.served_names.items():
+        for variant in server.plan.served_names:
             if variant in checked:
                 continue
-            subject = _subject(prepared, server, variant, model)
+            subject = _subject(prepared, server, variant)
             if isinstance(subject, str):
                 skipped.append(ReferenceCheck(variant=variant, verdict="skipped", reason=subject))
             else:
@@ -55,7 +61,7 @@ def check_served_answers(folder: RunFolder, prepared: Prepared, servers: Sequenc
             raise mismatch_error(check)
 
 
-def _subject(prepared: Prepared, server: RunningServer, variant: str, model: str) -> Subject | str:
+def _subject(prepared: Prepared, server: RunningServer, variant: str) -> Subject | str:
     """What the reference has to score, or why it cannot."""
     quality = prepared.scenario.quality
     wanted = quality.reference_prompts if quality is not None else 4
@@ -65,9 +71,8 @@ def _subject(prepared: Prepared, server: RunningServer, variant: str, model: str
         return "`quality.reference_prompts` is 0"
     prompts = (prepared.held_out.prompts if prepared.held_out else prepared.driven_prompts)[:wanted]
     answers = ask_served(
-        server.url, prompts, model=model, api_key_env=server.api_key_env, max_tokens=_REFERENCE_MAX_TOKENS,
-        concurrency=_REFERENCE_CONCURRENCY, timeout_s=prepared.scenario.load.request_timeout_s,
-    )  # fmt: skip
+        _target(prepared, server, variant), prompts, max_tokens=_REFERENCE_MAX_TOKENS, concurrency=_REFERENCE_CONCURRENCY
+    )
     if not answers:
         return "the server gives no token ids"
     adapter = str(server.plan.lora) if server.plan.lora is not None and prepared.scenario.kinds.get(variant) == "adapter" else None
@@ -137,8 +142,8 @@ def check_quality(
     if scenario.quality is None or prepared.held_out is None or variant in folder.finished("quality_finished"):
         return
     records = spot_check(
-        prepared.held_out, scenario.quality, scenario.decoding, variant=variant, url=server.url, model=server.plan.served_names[variant],
-        api_key_env=server.api_key_env, timeout_s=scenario.load.request_timeout_s, contaminated=contaminated, on_progress=on_count,
+        prepared.held_out, scenario.quality, scenario.decoding, _target(prepared, server, variant),
+        variant=variant, contaminated=contaminated, on_progress=on_count,
     )  # fmt: skip
     folder.write_quality(variant, records)
     folder.append_journal("quality_finished", variant, {"n": len(records), "passed": sum(record.passed is True for record in records)})
@@ -152,9 +157,8 @@ def check_fidelity(folder: RunFolder, prepared: Prepared, server: RunningServer,
     if variant in folder.finished("fidelity_asked"):
         return
     answers = ask_tokens(
-        server.url, prepared.held_out.prompts[: quality.fidelity_prompts], scenario.decoding, model=server.plan.served_names[variant],
-        api_key_env=server.api_key_env, max_tokens=quality.max_tokens, concurrency=quality.concurrency, timeout_s=scenario.load.request_timeout_s,
-        on_progress=on_count,
+        _target(prepared, server, variant), prepared.held_out.prompts[: quality.fidelity_prompts], scenario.decoding,
+        max_tokens=quality.max_tokens, concurrency=quality.concurrency, on_progress=on_count,
     )  # fmt: skip
     folder.write_token_answers(variant, answers)
     folder.append_journal("fidelity_asked", variant, {"n": len(answers)})
@@ -181,9 +185,8 @@ def check_under_load(folder: RunFolder, prepared: Prepared, server: RunningServe
     if not answers:
         return
     records = score_busy_and_idle(
-        load_rows, quality, scenario.decoding, answers, variant=variant, url=server.url, model=server.plan.served_names[variant],
-        api_key_env=server.api_key_env, timeout_s=scenario.load.request_timeout_s, on_progress=on_count,
-    )  # fmt: skip
+        load_rows, quality, scenario.decoding, answers, _target(prepared, server, variant), variant=variant, on_progress=on_count
+    )
     folder.write_under_load(variant, records)
     folder.append_journal("under_load", variant, {"prompts": len({answer.prompt_id for answer in answers}), "answers": len(answers)})
 

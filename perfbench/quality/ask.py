@@ -32,6 +32,19 @@ _LOOK_S = 0.2
 """How often the waiting thread wakes up, so that Ctrl-C is taken at once."""
 
 
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that is asked, and where."""
+
+    url: str
+    """Up to, not including, `/v1`."""
+    model: str
+    """The name that the server serves it by."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    timeout_s: float = 120.0
+    """A whole answer may take so long."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What came back for one prompt. `output` is None where the request failed, and `error` says why."""
 
@@ -57,15 +70,12 @@ class _RequestError(Exception):
 
 
 def ask_all(
-    url: str,
+    target: Target,
     prompts: Sequence[RenderedPrompt],
     decoding: Decoding,
     *,
-    model: str,
-    api_key_env: str | None,
     max_tokens: int,
     concurrency: int,
-    timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
     token_ids: bool = False,
     more: Mapping[str, Any] | None = None,
@@ -80,14 +90,14 @@ def ask_all(
         return []
     output, added = Output(max_tokens=max_tokens), {**({"return_token_ids": True} if token_ids else {}), **(more or {})}
     bodies = [
-        msgspec.json.encode(request_body(prompt, model=model, decoding=decoding, output=output, stream=False) | added) for prompt in prompts
+        msgspec.json.encode(request_body(prompt, model=target.model, decoding=decoding, output=output, stream=False) | added) for prompt in prompts
     ]
     path = _PATHS["completions" if prompts[0].messages is None else "chat"]
-    work = _Work(url=url, path=path, headers=_headers(api_key_env), timeout_s=timeout_s, ids=[prompt.prompt_id for prompt in prompts], bodies=bodies)
+    work = _Work(target, path, [prompt.prompt_id for prompt in prompts], bodies)
     answers = _collect(work, min(concurrency, len(prompts)), on_progress)
     if all(answer.output is None for answer in answers):
         first = answers[0]
-        raise EndpointError(f"all {len(answers)} requests to {url} failed; the first: {first.error}: {first.error_message}")
+        raise EndpointError(f"all {len(answers)} requests to {target.url} failed; the first: {first.error}: {first.error_message}")
     return answers
 
 
@@ -104,14 +114,14 @@ def _headers(api_key_env: str | None) -> dict[str, str]:
 class _Work:
     """What the connections share: where to ask, what is still to be asked, what has come back."""
 
-    def __init__(self, *, url: str, path: str, headers: dict[str, str], timeout_s: float, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
-        parts = urlsplit(url)
+    def __init__(self, target: Target, path: str, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
+        parts = urlsplit(target.url)
         self.secure, self.host, self.port = parts.scheme == "https", parts.hostname or "", parts.port
         self.unix_socket: str | None = None
         own_path = parts.path
         if parts.scheme == UNIX_SCHEME:
-            self.unix_socket, own_path = split_unix_url(url)
-        self.path, self.headers, self.timeout_s = own_path.rstrip("/") + path, headers, timeout_s
+            self.unix_socket, own_path = split_unix_url(target.url)
+        self.path, self.headers, self.timeout_s = own_path.rstrip("/") + path, _headers(target.api_key_env), target.timeout_s
         self.ids, self.bodies = ids, bodies
         self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ready: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()

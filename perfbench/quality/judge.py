@@ -14,7 +14,7 @@ import msgspec
 
 from perfbench.errors import EndpointError
 from perfbench.prompts import RenderedPrompt, sha256_of
-from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.quality.judge_questions import (
     RUBRIC,
     correctness_question,
@@ -144,13 +144,16 @@ def _ask(judge: Judge, kind: JudgeKind, asked: Sequence[Question], attempt: int,
     decoding = Decoding(temperature=_RETRY_TEMPERATURE if attempt else 0.0, seed=attempt, response_format=form)
     try:
         return ask_all(
-            judge.url, prompts, decoding, model=judge.model, api_key_env=judge.api_key_env, max_tokens=judge.max_tokens,
-            concurrency=judge.concurrency, timeout_s=judge.timeout_s, on_progress=on_progress,
-        )  # fmt: skip
+            _target(judge), prompts, decoding, max_tokens=judge.max_tokens, concurrency=judge.concurrency, on_progress=on_progress
+        )
     except EndpointError as error:
         if attempt == 0:
             raise EndpointError(f"the judge cannot be asked: {error.message}", hint=error.hint) from None
         return [Answer(prompt_id=prompt.prompt_id, output=None, error="protocol", error_message=error.message) for prompt in prompts]
+
+
+def _target(judge: Judge) -> Target:
+    return Target(url=judge.url, model=judge.model, api_key_env=judge.api_key_env, timeout_s=judge.timeout_s)
 
 
 def _count(state: _Asked, answer: Answer) -> None:
@@ -191,7 +194,7 @@ def check_judge(judge: Judge) -> None:
     messages = [{"role": "user", "content": "Reply with the word: ready"}]
     prompt = RenderedPrompt(prompt_id="judge", messages=messages, text=None, sha256=sha256_of(messages))
     try:
-        ask_all(judge.url, [prompt], Decoding(), model=judge.model, api_key_env=judge.api_key_env, max_tokens=8, concurrency=1, timeout_s=judge.timeout_s)
+        ask_all(_target(judge), [prompt], Decoding(), max_tokens=8, concurrency=1)
     except EndpointError as error:
         raise EndpointError(
             f"quality.judge: the judge at {judge.url} does not answer: {error.message}",

@@ -37,7 +37,7 @@ import msgspec
 
 from perfbench.errors import ReferenceMismatchError
 from perfbench.prompts import RenderedPrompt
-from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.records import ReferenceCheck
 from perfbench.scenario.model import Decoding
 
@@ -84,24 +84,12 @@ class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 
-def ask_served(
-    url: str, prompts: Sequence[RenderedPrompt], *, model: str, api_key_env: str | None, max_tokens: int, concurrency: int, timeout_s: float
-) -> list[ServedAnswer]:
+def ask_served(target: Target, prompts: Sequence[RenderedPrompt], *, max_tokens: int, concurrency: int) -> list[ServedAnswer]:
     """Put the check's prompts to a server, greedily whatever the scenario decodes by: the regret of a greedy answer tells most.
 
     At most MOST_TOKENS an answer. Empty where the server gives no token ids. Raises EndpointError when every request fails.
     """
-    answers = ask_all(
-        url,
-        prompts,
-        Decoding(),
-        model=model,
-        api_key_env=api_key_env,
-        max_tokens=min(max_tokens, MOST_TOKENS),
-        concurrency=concurrency,
-        timeout_s=timeout_s,
-        token_ids=True,
-    )
+    answers = ask_all(target, prompts, Decoding(), max_tokens=min(max_tokens, MOST_TOKENS), concurrency=concurrency, token_ids=True)
     return served_answers(prompts, answers)
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from perfbench.prompts import RenderedPrompt, render_data
-from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.quality.fairness import asked_hashes
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.quality.tasks import check_quality, make_scorer
@@ -47,12 +47,9 @@ def spot_check(
     held_out: HeldOut,
     quality: Quality,
     decoding: Decoding,
+    target: Target,
     *,
     variant: str,
-    url: str,
-    model: str,
-    api_key_env: str | None = None,
-    timeout_s: float = 120.0,
     contaminated: Collection[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[QualityRecord]:
@@ -68,8 +65,8 @@ def spot_check(
                 on_progress(attempt * count + done, attempts * of)
 
         return ask_all(
-            url, held_out.prompts, decoding.model_copy(update={"seed": decoding.seed + attempt}), model=model, api_key_env=api_key_env,
-            max_tokens=quality.max_tokens, concurrency=quality.concurrency, timeout_s=timeout_s, on_progress=show,
+            target, held_out.prompts, decoding.model_copy(update={"seed": decoding.seed + attempt}),
+            max_tokens=quality.max_tokens, concurrency=quality.concurrency, on_progress=show,
         )  # fmt: skip
 
     asked = [ask(attempt) for attempt in range(attempts)]

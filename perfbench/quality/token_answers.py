@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perfbench.prompts import RenderedPrompt
-from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.records import TokenAnswer
 from perfbench.scenario.model import Decoding
 
@@ -20,23 +20,20 @@ _PREFIX = "token_id:"
 
 
 def ask_tokens(
-    url: str,
+    target: Target,
     prompts: Sequence[RenderedPrompt],
     decoding: Decoding,
     *,
-    model: str,
-    api_key_env: str | None,
     max_tokens: int,
     concurrency: int,
-    timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[TokenAnswer]:
     """One row a prompt, in their order; a failed request has no tokens. Raises EndpointError when every request fails."""
     chat = bool(prompts) and prompts[0].messages is not None
     asked: dict[str, Any] = {"logprobs": True, "top_logprobs": _BEST} if chat else {"logprobs": _BEST}
     answers = ask_all(
-        url, prompts, greedy(decoding), model=model, api_key_env=api_key_env, max_tokens=max_tokens, concurrency=concurrency, timeout_s=timeout_s,
-        on_progress=on_progress, token_ids=True, more={**asked, "return_tokens_as_token_ids": True},
+        target, prompts, greedy(decoding), max_tokens=max_tokens, concurrency=concurrency, on_progress=on_progress, token_ids=True,
+        more={**asked, "return_tokens_as_token_ids": True},
     )  # fmt: skip
     return [_row(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 

@@ -1,9 +1,9 @@
 """Whether a server answers worse when it is busy: the same prompts as answered in a load stage and as answered when nothing else is asked.
 
-After a variant's trials some of the prompts that they sent are asked again, one by one in time with nothing beside them but each other; both answers
-are scored by the task, and their paired difference is held against the scenario's margin, for each stage by itself. Only stages that ask as the
-spot-check does can be compared: natural length up to the same `max_tokens`, no structured output of their own. A prompt that a stage sent
-more than once counts with its first answer. Requests that failed are no wrong answers here: the load's own figures count them.
+After a variant's trials some of the prompts that they sent are asked again, one at a time; both answers are scored by the task, and their paired
+difference is held against the scenario's margin, for each stage by itself. Only stages that ask as the spot-check does can be compared: natural
+length up to the same `max_tokens`, no structured output of their own. A prompt that a stage sent more than once counts with its first answer.
+Requests that failed are no wrong answers here: the load's own figures count them.
 
 What is stored are ordinary quality records whose slice `asked` says `idle`, or the stage.
 """
@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from perfbench.quality.ask import Target
 from perfbench.quality.decide import deciding_metric
 from perfbench.quality.intervals import n_to_decide
 from perfbench.quality.measures import Reading, estimates, paired_difference, reading_of
@@ -59,12 +60,9 @@ def score_busy_and_idle(
     quality: Quality,
     decoding: Decoding,
     answers: Sequence[BusyAnswer],
+    target: Target,
     *,
     variant: str,
-    url: str,
-    model: str,
-    api_key_env: str | None,
-    timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[QualityRecord]:
     """Ask the answers' prompts when nothing else is asked, and score both. Raises EndpointError when every request fails."""
@@ -72,9 +70,7 @@ def score_busy_and_idle(
     asked = HeldOut(
         [load_rows.prompts[row] for row in rows], [load_rows.rows[row] for row in rows], _renumbered(load_rows, rows), load_rows.hashes, load_rows.seed
     )
-    idle = spot_check(
-        asked, quality, decoding, variant=variant, url=url, model=model, api_key_env=api_key_env, timeout_s=timeout_s, on_progress=on_progress
-    )
+    idle = spot_check(asked, quality.model_copy(update={"concurrency": 1}), decoding, target, variant=variant, on_progress=on_progress)
     by_id = {record.sample_id: (number, record) for number, record in enumerate(idle)}
     records = [msgspec.structs.replace(record, slices={_ASKED: IDLE}) for record in idle]
     for answer in answers:

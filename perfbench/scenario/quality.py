@@ -224,8 +224,8 @@ class Quality(Strict):
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Questions asked at a time; nothing is timed here."""
     under_load: Annotated[int, Field(ge=1)] | None = None
-    """So many prompts of the load are asked again when the server is idle, and both answers are scored: a server that answers worse when it is busy is
-    caught. The rows of `load.data` then need the task's columns, and a stage must ask with `max_tokens` as this block does."""
+    """So many prompts of the load are asked again, one at a time with the server idle, and both answers are scored: a server that answers worse when it
+    is busy is caught. The rows of `load.data` then need the task's columns, and a stage must ask with `max_tokens` as this block does."""
     train_data: Data | None = None
     """What the fine-tune was trained on, to find held-out samples that it has seen."""
     train_column: str | None = None

@@ -13,6 +13,7 @@ import pytest
 
 from perfbench.errors import ReferenceMismatchError
 from perfbench.prompts import RenderedPrompt
+from perfbench.quality.ask import Target
 from perfbench.quality.reference import ServedAnswer, Subject, ask_served, mismatch_error, reference_check
 from perfbench.scenario.model import Serve
 from perfbench.scenario.paths import cache_folder
@@ -77,7 +78,7 @@ def make_damaged(model: Path, folder: Path) -> Path:
 
 
 def ask(server: Server, name: str) -> list[ServedAnswer]:
-    return ask_served(server.url, PROMPTS, model=name, api_key_env=None, max_tokens=48, concurrency=2, timeout_s=300.0)
+    return ask_served(Target(url=server.url, model=name, timeout_s=300.0), PROMPTS, max_tokens=48, concurrency=2)
 
 
 def test_true_weights_pass_and_an_adapter_that_is_not_told_is_noticed(model: Path, tmp_path: Path) -> None:

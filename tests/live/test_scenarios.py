@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from perfbench.prompts import RenderedPrompt
+from perfbench.quality.ask import Target
 from perfbench.quality.token_answers import ask_tokens
 from perfbench.results import RunFolder
 from perfbench.run import run_scenario
@@ -74,7 +75,7 @@ def test_greedy_answers_come_with_their_tokens_and_log_probabilities(served: dic
         for text in texts
     ]  # fmt: skip
     endpoint = served["adapter"]
-    answers = ask_tokens(endpoint.url, prompts, Decoding(), model=endpoint.model, api_key_env=None, max_tokens=12, concurrency=2, timeout_s=120)
+    answers = ask_tokens(Target(url=endpoint.url, model=endpoint.model), prompts, Decoding(), max_tokens=12, concurrency=2)
     for answer in answers:
         assert answer.output and len(answer.token_ids) == len(answer.logprobs) == len(answer.runner_up_ids) > 0
         assert all(logprob <= 0 for logprob in answer.logprobs)

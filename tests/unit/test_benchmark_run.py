@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench import benchmark_run as room
 from perfbench.benchmark_run import Asked, benchmark_run
@@ -25,42 +21,6 @@ from perfbench.scenario import load_scenario
 from perfbench.trials import plan_trials
 
 CAPITALS = Path(__file__).parents[2] / "scenarios" / "quality" / "data" / "capitals.yaml"
-
-
-@contextmanager
-def endpoint() -> Iterator[str]:
-    """As much of an OpenAI-style server as it takes to be called ready."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._send({"object": "list", "data": [{"id": "m", "object": "model"}]})
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
-            self._send({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
-
-        def _send(self, body: dict[str, Any]) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
 @pytest.fixture
@@ -97,18 +57,18 @@ def make_run(folder: Path, url: str, *, checked: bool) -> RunFolder:
 
 
 def test_variants_whose_own_task_was_checked_are_run_and_kept(tmp_path: Path, ran: list[tuple[str, Served, Path]]) -> None:
-    with endpoint() as url, RunProgress(quiet=True) as progress:
-        run = make_run(tmp_path, url, checked=True)
+    with AnsweringServer(lambda body: chat("x")) as server, RunProgress(quiet=True) as progress:
+        run = make_run(tmp_path, server.url, checked=True)
         results = benchmark_run(run.path, Asked((CAPITALS,)), [], progress)
-    assert [(variant, served.url, served.model) for variant, served, _ in ran] == [("one", url, "m")]
+    assert [(variant, served.url, served.model) for variant, served, _ in ran] == [("one", server.url, "m")]
     assert ran[0][2] == run.path / "benchmarks" / "capitals" / "one"
     assert run.benchmarks() == results
     assert results[0].own_task_checked
 
 
 def test_variants_without_their_own_task_are_refused_unless_somebody_insists(tmp_path: Path, ran: list[tuple[str, Served, Path]]) -> None:
-    with endpoint() as url, RunProgress(quiet=True) as progress:
-        run = make_run(tmp_path, url, checked=True)
+    with AnsweringServer(lambda body: chat("x")) as server, RunProgress(quiet=True) as progress:
+        run = make_run(tmp_path, server.url, checked=True)
         with pytest.raises(InputError, match="the own task of `two` has not been checked"):
             benchmark_run(run.path, Asked((CAPITALS,)), ["one", "two"], progress)
         assert ran == []

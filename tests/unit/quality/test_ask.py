@@ -1,22 +1,15 @@
-import importlib.util
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench.errors import EndpointError
 from perfbench.prompts import RenderedPrompt
-from perfbench.quality.ask import Answer, ask_all
+from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.scenario.model import Decoding
-
-_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
 
 def prompts(count: int) -> list[RenderedPrompt]:
@@ -24,8 +17,8 @@ def prompts(count: int) -> list[RenderedPrompt]:
 
 
 def ask(url: str, asked: list[RenderedPrompt], **changes: Any) -> list[Answer]:
-    settings: dict[str, Any] = {"model": "m", "api_key_env": None, "max_tokens": 9, "concurrency": 4, "timeout_s": 5.0}
-    return ask_all(url, asked, Decoding(seed=3, stop=("END",)), **{**settings, **changes})
+    target = Target(url=url, model="m", api_key_env=changes.pop("api_key_env", None), timeout_s=changes.pop("timeout_s", 5.0))
+    return ask_all(target, asked, Decoding(seed=3, stop=("END",)), **{"max_tokens": 9, "concurrency": 4, **changes})
 
 
 def question(body: dict[str, Any]) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from perfbench.errors import ScenarioError
 from perfbench.quality import coding
+from perfbench.quality.ask import Target
 from perfbench.quality.coding import Problem, extract_code, pass_at_k, score
 from perfbench.quality.sandbox import Sandbox
 from perfbench.quality.sandbox_levels import open_sandbox
@@ -22,12 +23,6 @@ from perfbench.quality.scoring import Answered
 from perfbench.quality.spot_check import prepare, spot_check
 from perfbench.scenario.model import Decoding, Prompt
 from perfbench.scenario.quality import Coding, Quality
-
-_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
 SHIPPED = Path(__file__).parents[3] / "scenarios" / "quality" / "data" / "coding.jsonl"
 TASK = Coding(task="coding", hidden_tests="hidden", visible_tests="visible", test_s=1.0, memory_mb=256)
@@ -162,7 +157,8 @@ def test_from_server_to_records(tmp_path: Path) -> None:
     shown: list[tuple[int, int]] = []
     with AnsweringServer(reply) as server:
         held_out = prepare(quality, Prompt(user="{{ text }}"), decoding)
-        records = spot_check(held_out, quality, decoding, variant="base", url=server.url, model="m", on_progress=lambda done, of: shown.append((done, of)))
+        target = Target(url=server.url, model="m")
+        records = spot_check(held_out, quality, decoding, target, variant="base", on_progress=lambda done, of: shown.append((done, of)))
         assert sorted(body["seed"] for body in server.bodies) == [7, 7, 8, 8]
     assert [record.attempts for record in records] == [["def add(a, b): return None", RIGHT]] * 2
     assert [record.scores["pass_at_2"] for record in records] == [1.0, 0.0]

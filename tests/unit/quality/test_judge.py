@@ -1,6 +1,5 @@
 """A judge over HTTP whose verdicts a test writes down: questions, orders, retries, cost, labels, agreement with people."""
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench.errors import EndpointError
 from perfbench.quality.chat import score as score_chat
@@ -19,12 +19,6 @@ from perfbench.quality.scoring import Answered
 from perfbench.records import HumanLabel, JudgeRecord, QualityRecord
 from perfbench.results import RunFolder
 from perfbench.scenario.quality import Judge, Quality
-
-_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
 Verdict = Callable[[str, dict[str, str]], Any]
 """(kind, parts by their name) -> the JSON value that the judge answers with, or a text as it is."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench.benchmark_run import Asked, benchmark_url
 from perfbench.errors import InputError, MissingPartError, PerfbenchError
@@ -15,12 +16,6 @@ from perfbench.quality import second_layer
 from perfbench.quality.second_layer import OWN, Served, TaskFile, check_tool, command_of, known_benchmark, read_results, read_task
 from perfbench.report.evidence import benchmark_table
 from perfbench.report.progress import RunProgress
-
-_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
 CAPITALS = Path(__file__).parents[3] / "scenarios" / "quality" / "data" / "capitals.yaml"
 SERVED = Served("http://localhost:8000", "adapter", None, "/models/base")

@@ -1,11 +1,12 @@
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench.errors import EndpointError
+from perfbench.quality.ask import Target
 from perfbench.quality.decide import decide
 from perfbench.quality.fairness import check_same_asked
 from perfbench.quality.spot_check import prepare, spot_check
@@ -13,12 +14,6 @@ from perfbench.records import QualityRecord
 from perfbench.results import RunFolder
 from perfbench.scenario.model import Decoding, Prompt
 from perfbench.scenario.quality import Quality
-
-_spec = importlib.util.spec_from_file_location("answering_server", Path(__file__).parent / "answering_server.py")
-assert _spec is not None and _spec.loader is not None
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-AnsweringServer, chat = _module.AnsweringServer, _module.chat
 
 COMMANDS = {"lamp on": {"intent": "on", "what": "lamp"}, "lamp off": {"intent": "off", "what": "lamp"}, "heat on": {"intent": "on", "what": "heat"}}
 PROMPT = Prompt(system="JSON only", user="{{ text }}")
@@ -41,7 +36,7 @@ def test_two_variants_from_server_to_verdict_and_disk(quality: Quality, tmp_path
     held_out = prepare(quality, PROMPT, Decoding())
     with AnsweringServer(reply) as server:
         found = {
-            variant: spot_check(held_out, quality, Decoding(), variant=variant, url=server.url, model=variant, contaminated={"s1"})
+            variant: spot_check(held_out, quality, Decoding(), Target(url=server.url, model=variant), variant=variant, contaminated={"s1"})
             for variant in ("base", "adapter")
         }
         assert {json.dumps(body["messages"][0]) for body in server.bodies} == {'{"role": "system", "content": "JSON only"}'}
@@ -65,12 +60,12 @@ def test_two_variants_from_server_to_verdict_and_disk(quality: Quality, tmp_path
 
 def test_a_server_that_answers_nothing_is_one_error(quality: Quality) -> None:
     with AnsweringServer(lambda body: (404, b'{"error": {"message": "no such model"}}')) as server, pytest.raises(EndpointError, match="all 3 requests"):
-        spot_check(prepare(quality, PROMPT, Decoding()), quality, Decoding(), variant="x", url=server.url, model="x")
+        spot_check(prepare(quality, PROMPT, Decoding()), quality, Decoding(), Target(url=server.url, model="x"), variant="x")
 
 
 def test_unknown_contamination_stays_unknown(quality: Quality) -> None:
     held_out = prepare(quality, PROMPT, Decoding())
     with AnsweringServer(lambda body: chat("{}")) as server:
-        records: list[QualityRecord] = spot_check(held_out, quality, Decoding(), variant="x", url=server.url, model="x")
+        records: list[QualityRecord] = spot_check(held_out, quality, Decoding(), Target(url=server.url, model="x"), variant="x")
     assert {record.contaminated for record in records} == {None}
     assert {record.label for record in records} == {"incomplete answer"}

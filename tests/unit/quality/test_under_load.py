@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_server import AnsweringServer, chat
 
 from perfbench.errors import ScenarioError
 from perfbench.quality.under_load import BusyAnswer, sampled, under_load
@@ -24,58 +23,22 @@ from perfbench.scenario.quality import Quality
 ROWS = 60
 
 
-@contextmanager
-def server(worse_when_busy: bool) -> Iterator[str]:
-    """Answers every question with its right label, streamed or whole; a damaged one is wrong whenever it works on more than one request."""
+def reply(worse_when_busy: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Answers every question with its right label; a damaged server is wrong whenever it works on more than one request."""
     lock, working = threading.Lock(), [0]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        with lock:
+            working[0] += 1
+        time.sleep(0.03)
+        with lock:
+            busy = working[0] > 1
+            working[0] -= 1
+        question = body["messages"][-1]["content"]
+        right = "odd" if question.isdigit() and int(question) % 2 else "even"
+        return chat("neither" if busy and worse_when_busy else right)
 
-        def do_GET(self) -> None:
-            self._send(b'{"object":"list","data":[{"id":"m","object":"model"}]}', "application/json")
-
-        def do_POST(self) -> None:
-            body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                working[0] += 1
-            time.sleep(0.03)
-            with lock:
-                busy = working[0] > 1
-                working[0] -= 1
-            question = body["messages"][-1]["content"]
-            right = "odd" if question.isdigit() and int(question) % 2 else "even"
-            answer = "neither" if busy and worse_when_busy and body.get("stream") else right
-            usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-            if not body.get("stream"):
-                choice = {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
-                self._send(json.dumps({"choices": [choice], "usage": usage}).encode(), "application/json")
-                return
-            chunks = [{"choices": [{"index": 0, "delta": {"content": answer}, "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
-            self._send("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n", "text/event-stream")
-
-        def _send(self, content: bytes, kind: str) -> None:
-            with suppress(OSError):
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    http.block_on_close = False
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    return answer
 
 
 def scenario_file(folder: Path, url: str, stages: str, under_load: str = "under_load: 40") -> Path:
@@ -92,6 +55,7 @@ quality:
   margin: 0.3
   minimum: 0.5
   max_tokens: 8
+  concurrency: 1
   {under_load}
 """
     )
@@ -107,8 +71,8 @@ STAGES = """
 
 @pytest.mark.parametrize("worse", [True, False])
 def test_a_server_that_answers_worse_when_busy_is_caught_and_no_other(tmp_path: Path, worse: bool) -> None:
-    with server(worse) as url:
-        folder = run_scenario(load_scenario(scenario_file(tmp_path, url, STAGES)), scenario_file=None, parent=tmp_path / "results", quiet=True)
+    with AnsweringServer(reply(worse)) as server:
+        folder = run_scenario(load_scenario(scenario_file(tmp_path, server.url, STAGES)), scenario_file=None, parent=tmp_path / "results", quiet=True)
     summary = folder.summary()
     found = {one.stage: one for one in summary.under_load}
     assert set(found) == {"one", "eight"}  # `longer` may answer longer than the spot-check: not comparable
@@ -118,7 +82,7 @@ def test_a_server_that_answers_worse_when_busy_is_caught_and_no_other(tmp_path: 
     assert (found["eight"].busy or 0) < 0.5 if worse else found["eight"].busy == 1.0
     quality = summary.variants["served"].quality
     assert quality is not None
-    assert quality.metrics["accuracy"].value == 1.0  # asked without a stream: the damaged server is right then, and the idle check cannot see it
+    assert quality.metrics["accuracy"].value == 1.0  # asked one at a time: the check alone cannot see it
     assert "Quality under load" in (folder.path / "report.html").read_text()
     records = folder.under_load("served")
     assert {record.slices["asked"] for record in records} == {"idle", "one", "eight"}

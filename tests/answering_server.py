@@ -1,4 +1,7 @@
-"""An OpenAI-style server in a thread, whose answers and misbehaviour a test writes down; it keeps every request it saw."""
+"""An OpenAI-style server in a thread, whose answers and misbehaviour a test writes down; it keeps every question that it was asked.
+
+It is called ready (`/v1/models` lists the model `m`), and an answer to a request with `stream` goes out as events.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ def chat(text: str | None, **choice: Any) -> dict[str, Any]:
     }
 
 
+def _events(answer: dict[str, Any]) -> bytes:
+    """A whole chat answer as vLLM streams it: one event with the text, one with the usage."""
+    (choice,) = answer["choices"]
+    delta = {"index": 0, "delta": {"content": choice["message"]["content"]}, "finish_reason": choice["finish_reason"]}
+    events = [{"choices": [delta]}, {"choices": [], "usage": answer["usage"]}]
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + b"data: [DONE]\n\n"
+
+
 class AnsweringServer:
     def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -32,6 +43,9 @@ class AnsweringServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self._send(200, b'{"object": "list", "data": [{"id": "m", "object": "model"}]}')
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.bodies.append(body)
@@ -42,10 +56,17 @@ class AnsweringServer:
                 if answer is None:
                     self.close_connection = True
                     return
-                status, content = (200, json.dumps(answer).encode()) if isinstance(answer, dict) else answer
+                if not isinstance(answer, dict):
+                    self._send(*answer)
+                elif body.get("stream"):
+                    self._send(200, _events(answer), "text/event-stream")
+                else:
+                    self._send(200, json.dumps(answer).encode())
+
+            def _send(self, status: int, content: bytes, kind: str = "application/json") -> None:
                 with suppress(OSError):
                     self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Type", kind)
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)
