@@ -39,7 +39,8 @@ from benchmarks.search.peer import by_guidellm
 from benchmarks.search.table import save, show
 from perfbench.load.engine import LoadProcess
 from perfbench.load.trial import TrialSpec
-from perfbench.plan.simulate import Curve, Requests, Service, simulate
+from perfbench.plan.curve import Curve
+from perfbench.plan.simulate import Requests, Service, simulate
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario
 

@@ -45,9 +45,8 @@ def checked(plan: VariantPlan, evidence: VariantEvidence, demand: Demand, experi
     """The plan with what the simulation says of it; as it is where there is none to check. Says in its warnings why nothing could be simulated."""
     if plan.replicas is None or plan.replicas.value is None:
         return plan
-    slots = str(experiment.serve_args_of(evidence.name).get("max-num-seqs", ""))
     stages = closed_stages(evidence.trials, experiment)
-    service = fit_service(stages, slots=int(slots) if slots.isdecimal() and int(slots) else None)
+    service = service_of(stages, evidence.name, experiment)
     lengths = _lengths(evidence)
     warnings = list(plan.warnings)
     loads = _loads(stages)
@@ -69,6 +68,15 @@ def checked(plan: VariantPlan, evidence: VariantEvidence, demand: Demand, experi
     if best.meets is False:
         warnings.append(_larger(service, lengths, demand.peak_per_s, replicas, experiment.slo))
     return msgspec.structs.replace(plan, simulated=found, warnings=warnings)
+
+
+def service_of(stages: Sequence[ClosedStage], variant: str, experiment: Experiment) -> Service | None:
+    """How a replica of the variant serves. What we start ourselves is vLLM, which works in steps; of an endpoint that is not known."""
+    args = experiment.serve_args_of(variant)
+    slots, batch_tokens = (int(given) if given.isdecimal() and int(given) else None for given in (
+        str(args.get(flag, "")) for flag in ("max-num-seqs", "max-num-batched-tokens")
+    ))  # fmt: skip
+    return fit_service(stages, slots=slots, in_steps=variant not in experiment.endpoints, batch_tokens=batch_tokens)
 
 
 def _loads(stages: Sequence[ClosedStage]) -> list[int]:

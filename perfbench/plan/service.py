@@ -4,6 +4,8 @@ A closed loop of N streams has N requests in service nearly always, so its mean 
 What one request took beyond that, for its length, is kept as a ratio and drawn again in the simulation: waiting for a step that has begun, prompts
 computed beside it, noise. A slope over prompt lengths is taken from the stage of fewest streams, where nothing else moves the first token.
 
+An engine that works in steps is fitted as one (plan.fit_steps) where that explains its closed loops.
+
 Where the number of slots is not given (vLLM's --max-num-seqs), it shows: beyond it a closed loop completes no more, each request waits longer, and its
 tokens come as fast as before. By Little's law the requests in service are then throughput x time of a request alone.
 """
@@ -18,7 +20,9 @@ import polars as pl
 
 from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.trials import AnalysedTrial
-from perfbench.plan.simulate import Curve, Floats, Service
+from perfbench.plan.curve import Curve
+from perfbench.plan.fit_steps import Loop, with_steps
+from perfbench.plan.simulate import Floats, Service
 
 MIN_REQUESTS = 8
 """Of a stage; fewer do not make a mean."""
@@ -53,8 +57,11 @@ def closed_stages(trials: Sequence[AnalysedTrial], experiment: Experiment) -> li
     return found
 
 
-def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None) -> Service | None:
-    """The service of one replica; None without a stage of MIN_REQUESTS requests. Stages of equal streams are taken together."""
+def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None, in_steps: bool = False, batch_tokens: int | None = None) -> Service | None:
+    """The service of one replica; None without a stage of MIN_REQUESTS requests. Stages of equal streams are taken together.
+
+    `in_steps`: the server is an engine that works in steps, so that is tried first; `batch_tokens` is what one of its steps takes at most.
+    """
     known = _together([stage for stage in stages if len(stage.ttft_s)])
     known = [stage for stage in known if len(stage.ttft_s) >= MIN_REQUESTS]
     if not known:
@@ -66,7 +73,7 @@ def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None) -> S
     share = _prompt_share(inside[0], mean_prompt)
     decoded = [stage for stage in inside if not np.all(np.isnan(stage.tpot_s))]
     decode_s = [stage.tpot_s[~np.isnan(stage.tpot_s)] for stage in decoded]
-    return Service(
+    service = Service(
         first=Curve(tuple((float(stage.streams), float(stage.ttft_s.mean())) for stage in inside)),
         decode=Curve(tuple((float(stage.streams), float(np.nanmean(stage.tpot_s))) for stage in decoded) or ((1.0, 0.0),)),
         slots=slots,
@@ -76,13 +83,22 @@ def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None) -> S
         # Answers that come in one piece take no time per token: nothing to tell a spread from.
         decode_work=_ratios([seconds / seconds.mean() for seconds in decode_s if seconds.any()]),
     )
+    if not in_steps or decoded != inside:
+        return service
+    loops = [Loop(one.streams, float(one.ttft_s.mean()), float(np.nanmean(one.tpot_s)), one.prompt_tokens, one.output_tokens) for one in inside]
+    alone = inside[0].ttft_s / inside[0].ttft_s.mean() / (1 + share * (inside[0].prompt_tokens / mean_prompt - 1))
+    return with_steps(service, loops, alone, batch_tokens=batch_tokens) or service
 
 
 def _together(stages: Sequence[ClosedStage]) -> list[ClosedStage]:
-    """One stage for each number of streams, ascending."""
+    """One stage for each number of streams, ascending. Answers of one fixed length end together, so that all prompts come together: no arrivals at random do
+    that, and such a stage counts only where there is no other."""
     found = []
     for streams in sorted({stage.streams for stage in stages}):
         alike = [stage for stage in stages if stage.streams == streams]
+        natural = [stage for stage in alike if np.ptp(stage.output_tokens) > 0]
+        if sum(len(stage.ttft_s) for stage in natural) >= MIN_REQUESTS:
+            alike = natural
         found.append(ClosedStage(streams, *(np.concatenate([stage[place] for stage in alike]) for place in range(1, 6))))
     return found
 

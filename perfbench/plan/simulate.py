@@ -5,8 +5,10 @@ for the others. How fast depends on how many are in service with it: at n of the
 that closed-loop stages measure (plan.service). When n changes, all go on at the new speed from where they are: processor sharing with a speed that
 depends on the load (Cohen 1979, "The multiple phase service network with generalized processor sharing"), the fluid limit of continuous batching.
 
-Two virtual clocks make that cheap: one runs at 1 / first(n), the other at 1 / decode(n). A request is done with a phase when its clock has advanced by the
-request's own work, so a change of speed moves no request in the queue of events: three events a request, each O(log n).
+A server that is known to work in steps is simulated step by step instead (plan.steps): there prompts hold each other up, which no share of a processor shows.
+
+Two virtual clocks make the sharing cheap: one runs at 1 / first(n), the other at 1 / decode(n). A request is done with a phase when its clock has advanced by
+the request's own work, so a change of speed moves no request in the queue of events: three events a request, each O(log n).
 
 Routers: `random`, `round-robin`, and `least-outstanding`, which asks the replica with the fewest requests that wait or are served.
 """
@@ -23,32 +25,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from perfbench.plan.curve import Curve
+from perfbench.plan.steps import StepReplica, Steps
+
 Floats = npt.NDArray[np.float64]
 Router = Literal["random", "round-robin", "least-outstanding"]
 ROUTERS: tuple[Router, ...] = ("random", "round-robin", "least-outstanding")
 _TABLE = 64
-_SHORTEST_S = 1e-12
-"""A clock divides by it."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Seconds by the number of requests in service: linear between measured points, flat below the first, on the line of the last two above the last.
-
-    Above the last it never falls: a line that points down is noise, not a server that is faster under load.
-    """
-
-    points: tuple[tuple[float, float], ...]
-
-    def table(self, until: int) -> list[float]:
-        """Seconds at 0, 1, ... until."""
-        at = np.arange(until + 1, dtype=np.float64)
-        places, values = (np.array(column, dtype=np.float64) for column in zip(*self.points, strict=True))
-        found = np.interp(at, places, values)
-        if len(places) > 1:
-            slope = max(0.0, (values[-1] - values[-2]) / (places[-1] - places[-2]))
-            found = np.where(at > places[-1], values[-1] + slope * (at - places[-1]), found)
-        return [max(float(value), _SHORTEST_S) for value in found]
 
 
 @dataclass(frozen=True)
@@ -67,6 +50,8 @@ class Service:
     first_work: tuple[float, ...] = (1.0,)
     """Measured times to the first token over the curve's, to be drawn from."""
     decode_work: tuple[float, ...] = (1.0,)
+    steps: Steps | None = None
+    """How long its steps take, where it is known to work in steps: then curves and `decode_work` are not used, and `first_work` is that of a prompt."""
 
 
 class Requests(NamedTuple):
@@ -165,9 +150,14 @@ def simulate(service: Service, requests: Requests, *, replicas: int, router: Rou
     rng = np.random.default_rng(np.random.SeedSequence([seed, replicas]))
     lengths = 1 + service.prompt_share * (requests.prompt_tokens / service.mean_prompt_tokens - 1)
     first_work = rng.choice(np.array(service.first_work), count) * lengths
-    decode_work = rng.choice(np.array(service.decode_work), count) * np.maximum(requests.output_tokens - 1, 0)
     first_s, done_s = [0.0] * count, [0.0] * count
-    pool = [_Replica(service, (first_work.tolist(), decode_work.tolist()), first_s, done_s) for _ in range(replicas)]
+    pool: list[_Replica] | list[StepReplica]
+    if service.steps is not None:
+        work = step_work(service.steps, first_work, requests)
+        pool = [StepReplica(service.steps, service.slots, work, first_s, done_s) for _ in range(replicas)]
+    else:
+        decode_work = rng.choice(np.array(service.decode_work), count) * np.maximum(requests.output_tokens - 1, 0)
+        pool = [_Replica(service, (first_work.tolist(), decode_work.tolist()), first_s, done_s) for _ in range(replicas)]
     drawn = rng.integers(0, replicas, count).tolist()
     chosen = np.zeros(count, dtype=np.int64)
     for request, at_s in enumerate(requests.arrival_s.tolist()):
@@ -185,6 +175,12 @@ def simulate(service: Service, requests: Requests, *, replicas: int, router: Rou
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot_s = np.where(requests.output_tokens > 1, (ends - firsts) / (requests.output_tokens - 1), np.nan)
     return Served(firsts - requests.arrival_s, tpot_s, ends - requests.arrival_s, chosen)
+
+
+def step_work(steps: Steps, first_work: Floats, requests: Requests) -> tuple[list[float], list[int], list[int]]:
+    """Of every request: what its prompt adds to steps, its tokens, and the tokens that follow the first."""
+    more = np.maximum(requests.output_tokens - 1, 0).astype(int)
+    return (steps.prefill_s * first_work).tolist(), np.maximum(requests.prompt_tokens, 1).astype(int).tolist(), more.tolist()
 
 
 def poisson_requests(lengths: Sequence[tuple[float, float]], *, rate_per_s: float, count: int, seed: int) -> Requests:

@@ -9,8 +9,9 @@ import pytest
 from perfbench.analyse.cost import ServerPrice
 from perfbench.plan.capacity import Rule, plan_variant
 from perfbench.plan.check import MOST_REPLICAS, checked, simulation
+from perfbench.plan.curve import Curve
 from perfbench.plan.evidence import VariantEvidence, evidence_of
-from perfbench.plan.simulate import ROUTERS, Curve, Service
+from perfbench.plan.simulate import ROUTERS, Service
 from perfbench.records import Demand, Estimate, VariantPlan
 from perfbench.scenario.model import SloLimit
 

@@ -32,6 +32,15 @@ def test_repeats_of_a_stage_are_one_point() -> None:
     assert service.first.points == ((2.0, pytest.approx(0.2)),)
 
 
+def test_streams_in_lockstep_count_only_where_there_are_no_others() -> None:
+    """All answers of one length end together, so all prompts come together: 0.3 s instead of 0.1."""
+    natural = _stage(4, ttft_s=0.1)
+    natural = natural._replace(output_tokens=np.where(np.arange(400) % 2, 10.0, 30.0))
+    service = fit_service([natural, _stage(4, ttft_s=0.3)])
+    assert service is not None
+    assert service.first.points == ((4.0, pytest.approx(0.1)),)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_what_grows_with_the_prompt_is_told_from_what_does_not(share: float) -> None:
     service = fit_service([_stage(1, noise=0.02, prompt_share=share)])

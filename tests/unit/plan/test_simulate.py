@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfbench.plan.simulate import ROUTERS, Curve, Requests, Router, Service, poisson_requests, simulate
+from perfbench.plan.curve import Curve
+from perfbench.plan.simulate import ROUTERS, Requests, Router, Service, poisson_requests, simulate
 
 SERVICE_S = 0.1
 
