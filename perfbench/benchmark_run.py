@@ -10,7 +10,7 @@ import msgspec
 
 from perfbench.errors import InputError
 from perfbench.prepare import prepare
-from perfbench.quality.second_layer import Api, Served, TaskFile, Tool, check_tool, command_of, read_task, run_benchmark
+from perfbench.quality.second_layer import Api, Served, TaskFile, Tool, check_tool, command_of, read_tasks, run_benchmark
 from perfbench.records import BenchmarkResult
 from perfbench.report.progress import RunProgress
 from perfbench.results import RunFolder
@@ -89,7 +89,7 @@ def benchmark_url(url: str, model: str, asked: Asked, out: Path, api_key_env: st
 def _checked(asked: Asked) -> list[TaskFile]:
     """Everything that can be wrong before a server starts."""
     check_tool(asked.tool)
-    tasks = [read_task(path) for path in asked.tasks]
+    tasks = [task for path in asked.tasks for task in read_tasks(asked.tool, path)]
     for task in tasks:
         tokenizer = asked.tokenizer or "the model's own"
         command_of(

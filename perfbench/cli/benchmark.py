@@ -15,7 +15,7 @@ from perfbench.cli.output import JsonFlag, QuietFlag, RunsOption, print_json
 @app.command()
 def benchmark(
     target: Annotated[str, typer.Argument(help="Run folder, or URL of a running server (up to, not including, /v1).")],
-    task: Annotated[list[Path], typer.Option("--task", help="Task file of lm-evaluation-harness (YAML); may be given again.")],
+    task: Annotated[list[Path], typer.Option("--task", help="Task file of lm-evaluation-harness (YAML) or Lighteval (Python); may be given again.")],
     variant: Annotated[list[str] | None, typer.Option("--variant", help="Of the run; default: all that its own task was checked on.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="With a URL: the name that the server serves the model by.")] = None,
     api_key_env: Annotated[str | None, typer.Option("--api-key-env", help="With a URL: the environment variable that holds the key.")] = None,

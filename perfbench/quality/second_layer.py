@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ import msgspec
 import yaml
 
 from perfbench.errors import InputError, MissingPartError, PerfbenchError
+from perfbench.quality import lighteval
 from perfbench.records import BenchmarkResult
 
 Tool = Literal["lm-eval", "lighteval"]
@@ -60,11 +62,13 @@ _LIKELIHOODS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
 
 
 class TaskFile(NamedTuple):
-    """A local task file of lm-evaluation-harness, as far as it concerns us."""
+    """One task of a local task file, as far as it concerns us."""
 
     path: Path
     name: str
     output_type: str
+    shots: int = 0
+    """Examples in the prompt; Lighteval alone has to be told."""
 
 
 class Served(NamedTuple):
@@ -95,6 +99,13 @@ def read_task(path: Path) -> TaskFile:
     return TaskFile(path.absolute(), data["task"], str(data.get("output_type", "generate_until")))
 
 
+def read_tasks(tool: Tool, path: Path) -> list[TaskFile]:
+    """The tasks of a file: one of lm-evaluation-harness's YAML, any number of Lighteval's Python. Raises InputError for what is neither."""
+    if tool == "lm-eval":
+        return [read_task(path)]
+    return [TaskFile(path.absolute(), name, "generate_until", shots) for name, shots in lighteval.read_tasks(path)]
+
+
 def known_benchmark(task: str) -> Benchmark:
     """Goal and caution of a task by its name."""
     name = re.sub(r"[^a-z0-9]+", "_", task.lower()).removeprefix("leaderboard_")
@@ -103,22 +114,21 @@ def known_benchmark(task: str) -> Benchmark:
 
 def check_tool(tool: Tool) -> str:
     """The installed version of the tool. Raises MissingPartError where it is not installed."""
-    package = {"lm-eval": "lm_eval", "lighteval": "lighteval"}[tool]
-    if importlib.util.find_spec(package) is None:
-        hint = "pip install 'perfbench[lm-eval]'" if tool == "lm-eval" else "pip install lighteval[litellm]; it is not part of perfbench's lock"
-        raise MissingPartError(f"{tool} is not installed, and public benchmarks run by it", hint=hint)
-    return importlib.metadata.version(tool.replace("-", "_"))
+    if tool == "lighteval":
+        return lighteval.installed().version
+    if importlib.util.find_spec("lm_eval") is None:
+        raise MissingPartError("lm-eval is not installed, and public benchmarks run by it", hint="pip install 'perfbench[lm-eval]'")
+    return importlib.metadata.version("lm_eval")
 
 
 def command_of(tool: Tool, task: TaskFile, served: Served, *, api: Api, out: Path, limit: int | None, concurrency: int, seed: int) -> list[str]:
-    """What is started. Pure. Raises InputError for a task that the API cannot carry out."""
+    """What is started. Raises InputError for a task that the API cannot carry out."""
     if served.url.startswith("unix:"):
         raise InputError(f"{tool} cannot reach a server on a Unix socket ({served.url}); serve it over HTTP for this")
     if tool == "lighteval":
-        reached = f"model_name=openai/{served.model},base_url={served.url}/v1"
-        more = ["--max-samples", str(limit)] if limit is not None else []
-        script = str(Path(sys.executable).with_name("lighteval"))
-        return [script, "endpoint", "litellm", reached, task.name, "--custom-tasks", str(task.path), "--output-dir", str(out), "--save-details", *more]
+        if api != "chat":
+            raise InputError("Lighteval asks a served model by chat alone; leave --api completions out, or take --tool lm-eval")
+        return lighteval.command(lighteval.installed().python, task.path, task.name, task.shots, out=out, limit=limit)
     likelihoods = task.output_type in _LIKELIHOODS
     if likelihoods and api == "chat":
         raise InputError(f"{task.path}: `output_type: {task.output_type}` needs log-likelihoods, which a chat has not; give --api completions")
@@ -140,11 +150,16 @@ def run_benchmark(
 ) -> BenchmarkResult:  # fmt: skip
     """Run one benchmark against one variant; everything it writes goes to `out`. Raises PerfbenchError with its last words when it fails."""
     version = check_tool(tool)
+    out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     command = command_of(tool, task, served, api=api, out=out, limit=limit, concurrency=concurrency, seed=seed)
-    log = out / "log.txt"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=task.path.parent, env=_environment(served, out), start_new_session=True)
+    log, work = out / "log.txt", task.path.parent
+    environment = _environment(served, out)
+    with log.open("wb") as file, tempfile.TemporaryDirectory(dir=out, prefix="work-", ignore_cleanup_errors=True) as empty:
+        if tool == "lighteval":
+            work, environment = Path(empty), lighteval.clean(environment)
+            lighteval.write_model(out, work, url=served.url, model=served.model, concurrency=concurrency, seed=seed)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=work, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
                 on_line(_last_line(log))
@@ -157,10 +172,15 @@ def run_benchmark(
     if process.returncode != 0 or not found:
         raise PerfbenchError(f"{tool} failed on task {task.name} with variant {variant}: {_last_line(log)}", hint=f"its whole output is in {log}")
     metrics, n = read_results(msgspec.json.decode(found[-1].read_bytes()), task.name)
+    samples = sorted(out.rglob("samples_*.jsonl"))
+    if tool == "lighteval":
+        samples, n = lighteval.samples_of(out, task.name)
+        if lost := lighteval.failed_requests(log):
+            raise PerfbenchError(f"{lost} requests of task {task.name} to {variant} failed; Lighteval would score them as wrong answers", hint=f"see {log}")
     benchmark = known_benchmark(task.name)
     return BenchmarkResult(
         task=task.name, variant=variant, tool=tool, tool_version=version, task_file=str(task.path), api=api, metrics=metrics, n=n, goal=benchmark.goal,
-        caution=benchmark.caution, own_task_checked=own_task_checked, command=command, samples=[str(path) for path in sorted(out.rglob("samples_*.jsonl"))],
+        caution=benchmark.caution, own_task_checked=own_task_checked, command=command, samples=[str(path) for path in samples],
     )  # fmt: skip
 
 

@@ -62,9 +62,6 @@ def test_the_commands(tmp_path: Path) -> None:
     likelihoods = " ".join(command_of("lm-eval", choice, SERVED, api="completions", **more))
     assert "tokenizer=/models/base,tokenizer_backend=huggingface" in likelihoods
     assert "apply_chat_template" not in likelihoods
-    lighteval = command_of("lighteval", task, SERVED, api="chat", **more)
-    assert lighteval[1:4] == ["endpoint", "litellm", "model_name=openai/adapter,base_url=http://localhost:8000/v1"]
-    assert lighteval[4:7] == ["mine", "--custom-tasks", str(tmp_path / "t.yaml")]
     for served, api, kind, told in (
         (SERVED, "chat", choice, "needs log-likelihoods"),
         (Served("http://x", "m"), "completions", choice, "give --tokenizer"),
@@ -85,8 +82,8 @@ def test_results_are_read_with_their_errors() -> None:
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingPartError, match="lighteval is not installed"):
-        check_tool("lighteval")
+    with pytest.raises(MissingPartError, match="lm-eval is not installed"):
+        check_tool("lm-eval")
 
 
 def test_the_own_task_comes_first(tmp_path: Path) -> None:
