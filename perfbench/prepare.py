@@ -62,7 +62,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
         held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
     load_rows = None
     if scenario.quality is not None and scenario.quality.under_load is not None and scenario.load.data is not None:
-        load_rows = spot_check.prepare(_of_load(scenario.quality, scenario.load.data), scenario.prompt, scenario.decoding)
+        load_rows = spot_check.prepare(of_load(scenario.quality, scenario.load.data), scenario.prompt, scenario.decoding)
     models, infos = _resolve(scenario, say)
     return Prepared(
         scenario=scenario,
@@ -84,7 +84,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     )
 
 
-def _of_load(quality: Quality, data: Data) -> Quality:
+def of_load(quality: Quality, data: Data) -> Quality:
     """The quality block over the load's rows; slices, groups and training data belong to the held-out ones."""
     return quality.model_copy(update={"data": data, "slices": (), "groups": None, "train_data": None, "train_column": None})
 

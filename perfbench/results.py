@@ -4,7 +4,7 @@
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
     requests/<trial>.w<worker>.parquet      records; `.interrupted-<k>` for trials that a crash cut off
     telemetry/<session>.parquet  quality/<variant>.parquet  fidelity/<variant>.parquet  server/<server>.log
-    quality/judged/<variant>.parquet  quality/human.jsonl  quality/blind/<sheet>.json
+    quality/judged/<variant>.parquet  quality/human.jsonl  quality/blind/<sheet>.json  quality/scored-<k>/ (before it was scored again)
 
 While a process still writes, its rows are in a spool beside the final file (`*.spool`, spool.py), so that a killed process loses only
 what it had not yet received. The spool becomes Parquet when the stage ends, or in `recover()` after a crash. What the journal does not
@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -342,6 +343,21 @@ class RunFolder:
         path = self.path / "quality" / "human.jsonl"
         decoder = msgspec.json.Decoder(HumanLabel)
         return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()] if path.is_file() else []
+
+    def keep_scores(self) -> str:
+        """Copy manifest, summary, scores and verdicts into a folder of their own before they change; returns its name in the run folder."""
+        quality = self.path / "quality"
+        kept = quality / f"scored-{len(list(quality.glob('scored-*'))) + 1}"
+        part = kept.with_name(f".{kept.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        for folder in ("", "under_load", "judged"):
+            (part / folder).mkdir(parents=True, exist_ok=True)
+            for file in (quality / folder).glob("*.parquet"):
+                shutil.copyfile(file, part / folder / file.name)
+        for name in ("manifest.json", "summary.json"):
+            shutil.copyfile(self.path / name, part / name)
+        part.replace(kept)
+        return str(kept.relative_to(self.path))
 
     def checked_variants(self) -> list[str]:
         """The variants of the manifest's order whose answers have been checked."""

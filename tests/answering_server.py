@@ -1,6 +1,6 @@
 """An OpenAI-style server in a thread, whose answers and misbehaviour a test writes down; it keeps every question that it was asked.
 
-It is called ready (`/v1/models` lists the model `m`), and an answer to a request with `stream` goes out as events.
+It is called ready (`/v1/models` lists its models), and an answer to a request with `stream` goes out as events.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _events(answer: dict[str, Any]) -> bytes:
 
 
 class AnsweringServer:
-    def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
+    def __init__(self, reply: Callable[[dict[str, Any]], Reply], models: tuple[str, ...] = ("m",)) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -44,7 +44,7 @@ class AnsweringServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._send(200, b'{"object": "list", "data": [{"id": "m", "object": "model"}]}')
+                self._send(200, json.dumps({"object": "list", "data": [{"id": model, "object": "model"} for model in models]}).encode())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

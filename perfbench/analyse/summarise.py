@@ -80,6 +80,7 @@ def summarise(folder: RunFolder) -> Summary:
         plan=None,
         reference=reference,
         equivalence=equivalence(quality, experiment),
+        rescored=manifest.rescored,
         contamination=next(iter(folder.finished("contamination").values()), None),
         benchmarks=folder.benchmarks(),
         under_load=busy_and_idle(folder, experiment),

@@ -1,4 +1,4 @@
-"""Commands about the spot-check: quality init."""
+"""Commands about the spot-check: quality init, quality rescore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perfbench.cli.app import app
-from perfbench.cli.output import write_scenario
+from perfbench.cli.output import JsonFlag, QuietFlag, print_json, write_scenario
 
 quality = typer.Typer(help="The spot-check: is a fine-tune still right?", no_args_is_help=True)
 app.add_typer(quality, name="quality")
@@ -52,6 +52,33 @@ def init(
         sys.stdout.write(text)
         return
     write_scenario(path, text)
+
+
+@quality.command("rescore")
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    scenario: Annotated[Path | None, typer.Option("--scenario", help="Score by this scenario's quality block; default: the run's own.")] = None,
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score and judge a finished run's answers again. Example: perfbench quality rescore results/my-model-... --scenario corrected.yaml"""
+    from perfbench.report.progress import RunProgress
+    from perfbench.rescore import rescore as score
+
+    with RunProgress(quiet=quiet) as progress:
+        run, done = score(folder, scenario, progress)
+    summary = run.summary()
+    if as_json:
+        print_json({"rescored": done, "variants": {name: variant.quality for name, variant in summary.variants.items()}})
+        return
+    from rich.console import Console
+
+    from perfbench.report.evidence import quality_table
+    from perfbench.report.terminal import fitted
+
+    console = Console()
+    console.print(fitted(quality_table(summary), console.width))
+    typer.echo(f"earlier scores: {run.path / done.kept}\nreport: {run.path / 'report.html'}")
 
 
 def _asked(given: str | None, flag: str, question: str, choices: tuple[str, ...] = (), default: str | None = None) -> str:

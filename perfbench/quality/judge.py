@@ -23,6 +23,7 @@ from perfbench.quality.judge_questions import (
     read_verdict,
     rubric_question,
     schema,
+    without_mark,
 )
 from perfbench.quality.rag import passages
 from perfbench.records import JudgeKind, JudgeRecord, QualityRecord
@@ -125,6 +126,26 @@ def ask_judge(judge: Judge, asked: Sequence[Question], on_progress: Callable[[in
     return [_record(question, state) for question, state in zip(asked, states, strict=True)]
 
 
+def ask_what_is_new(
+    judge: Judge, asked: Sequence[Question], known: Sequence[JudgeRecord], on_progress: Callable[[int, int], None] | None = None
+) -> list[JudgeRecord]:
+    """As `ask_judge`, but what the same judge has been asked in the same words before, and has answered readably, is not asked again."""
+    by_words = {(one.sample_id, one.variant, one.kind, one.first, without_mark(one.prompt)): one for one in known if one.verdict is not None}
+    found = [by_words.get((one.record.sample_id, one.record.variant, one.kind, one.first, without_mark(_words(one)))) for one in asked]
+    new = iter(ask_judge(judge, [question for question, verdict in zip(asked, found, strict=True) if verdict is None], on_progress))
+    return [verdict if verdict is not None else next(new) for verdict in found]
+
+
+def same_judge(left: Judge | None, right: Judge | None) -> bool:
+    """Whether two would be asked alike; prices, retries and the rubric (which stands in the words) aside."""
+    names = ("url", "model", "structured_output", "max_tokens")
+    return left is not None and right is not None and all(getattr(left, name) == getattr(right, name) for name in names)
+
+
+def _words(question: Question) -> str:
+    return msgspec.json.encode(question.messages).decode() if question.messages else ""
+
+
 def _progress(on_progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int, int], None]:
     """Progress over all questions while some of them are asked."""
 
@@ -175,7 +196,7 @@ def _record(question: Question, state: _Asked) -> JudgeRecord:
         better = {"first": question.first, "second": question.second}.get(read.verdict)
         verdict, score = better or "tie", 0.5 if better is None else float(better == record.variant)
     return JudgeRecord(
-        prompt=msgspec.json.encode(question.messages).decode(),
+        prompt=_words(question),
         answer=answer.output,
         verdict=verdict,
         score=score,

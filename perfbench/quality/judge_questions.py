@@ -12,6 +12,7 @@ judgement are data, and the judge is told so. A verdict is one JSON object whose
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from typing import Any
 
@@ -87,6 +88,12 @@ def _messages(task: str, parts: list[tuple[str, str]]) -> list[dict[str, str]]:
     mark = secrets.token_hex(4)
     body = "\n\n".join(f"<<<{name} {mark}\n{text}\n{name} {mark}>>>" for name, text in parts)
     return [{"role": "system", "content": f"{_ROLE} {task}"}, {"role": "user", "content": body}]
+
+
+def without_mark(words: str) -> str:
+    """Messages as JSON text without their mark, which is another one each time: equal for questions in the same words."""
+    found = re.search(r"<<<[A-Z ]+ ([0-9a-f]{8})\\n", words)
+    return words if found is None else words.replace(found[1], "")
 
 
 def schema(kind: JudgeKind) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -44,3 +44,13 @@ class Scorer(msgspec.Struct, frozen=True):
     """So many answers may be scored at a time; more than one where scoring waits for other processes."""
     sandbox: Callable[[], Reached] | None = None
     """Where answers are run: which sandbox holds on this machine. Raises SandboxError where none does."""
+
+
+def narrowed(scorer: Scorer, rows: Sequence[int]) -> Scorer:
+    """The scorer over some of its rows, which are numbered from 0; a row may come several times."""
+    return msgspec.structs.replace(
+        scorer,
+        expected={number: scorer.expected[row] for number, row in enumerate(rows)},
+        score=lambda number, answer: scorer.score(rows[number], answer),
+        must_refuse=frozenset(number for number, row in enumerate(rows) if row in scorer.must_refuse),
+    )

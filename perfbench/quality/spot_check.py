@@ -9,10 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+import msgspec
+
+from perfbench.errors import InputError
 from perfbench.prompts import RenderedPrompt, render_data
 from perfbench.quality.ask import Answer, Target, ask_all
 from perfbench.quality.fairness import asked_hashes
-from perfbench.quality.scoring import Answered, Scored, Scorer
+from perfbench.quality.scoring import Answered, Scored, Scorer, narrowed
 from perfbench.quality.tasks import check_quality, make_scorer
 from perfbench.records import QualityRecord
 from perfbench.scenario.model import Decoding, Prompt
@@ -73,6 +76,43 @@ def spot_check(
     by_sample = [_answered(answers) for answers in zip(*asked, strict=True)]
     scored = _score_all(held_out.scorer, by_sample, on_progress)
     return [_record(held_out, quality, row, answer, by_sample[row], scored[row], variant, contaminated) for row, answer in enumerate(asked[0])]
+
+
+def score_again(
+    held_out: HeldOut, quality: Quality, records: Sequence[QualityRecord], on_progress: Callable[[int, int], None] | None = None
+) -> list[QualityRecord]:
+    """The stored answers, scored as `held_out` and `quality` say now; what was asked and what came back stay.
+
+    Raises InputError where the rows do not ask what was answered, or the task needs another number of answers to each question.
+    """
+    rows = _rows_asked(held_out, quality.data.path, records)
+    attempts = {max(1, len(record.attempts)) for record in records}
+    scorer = narrowed(held_out.scorer, rows)
+    if attempts - {scorer.attempts}:
+        raise InputError(f"the task scores {scorer.attempts} answers to each question, and the run has {max(attempts)}; run the scenario for that")
+    answers = [Answered(output=record.output, finish_reason=record.finish_reason, attempts=tuple(record.attempts)) for record in records]
+    scored = _score_all(scorer, answers, on_progress)
+    return [
+        msgspec.structs.replace(
+            record, expected=scorer.expected[number], scores=one.scores, passed=one.passed, label=one.label, details=one.details,
+            must_refuse=number in scorer.must_refuse, slices={column: str(held_out.rows[rows[number]].get(column)) for column in quality.slices},
+            group=None if quality.groups is None else str(held_out.rows[rows[number]].get(quality.groups)),
+        )
+        for number, (record, one) in enumerate(zip(records, scored, strict=True))
+    ]  # fmt: skip
+
+
+def _rows_asked(held_out: HeldOut, path: str, records: Sequence[QualityRecord]) -> list[int]:
+    """The row of every record."""
+    by_id = {prompt.prompt_id: number for number, prompt in enumerate(held_out.prompts)}
+    lacking = [record.sample_id for record in records if record.sample_id not in by_id]
+    if lacking:
+        raise InputError(f"{path} has no row for {len(set(lacking))} answered questions, the first is `{lacking[0]}`; a run is scored over all that it asked")
+    rows = [by_id[record.sample_id] for record in records]
+    other = [record.sample_id for record, row in zip(records, rows, strict=True) if held_out.prompts[row].sha256 != record.prompt_sha256]
+    if other:
+        raise InputError(f"{path} asks {len(set(other))} questions otherwise than they were answered, the first is `{other[0]}`; run the scenario for that")
+    return rows
 
 
 def _answered(answers: Sequence[Answer]) -> Answered:

@@ -20,7 +20,7 @@ from perfbench.quality.ask import Target
 from perfbench.quality.decide import deciding_metric
 from perfbench.quality.intervals import n_to_decide
 from perfbench.quality.measures import Reading, estimates, paired_difference, reading_of
-from perfbench.quality.scoring import Answered, Scorer
+from perfbench.quality.scoring import Answered, narrowed
 from perfbench.quality.spot_check import HeldOut, spot_check
 from perfbench.records import Estimate, QualityRecord, UnderLoad
 from perfbench.scenario.model import Decoding, Stage
@@ -67,9 +67,8 @@ def score_busy_and_idle(
 ) -> list[QualityRecord]:
     """Ask the answers' prompts when nothing else is asked, and score both. Raises EndpointError when every request fails."""
     rows = _rows(load_rows, {answer.prompt_id for answer in answers})
-    asked = HeldOut(
-        [load_rows.prompts[row] for row in rows], [load_rows.rows[row] for row in rows], _renumbered(load_rows, rows), load_rows.hashes, load_rows.seed
-    )
+    scorer = msgspec.structs.replace(narrowed(load_rows.scorer, rows), attempts=1)
+    asked = HeldOut([load_rows.prompts[row] for row in rows], [load_rows.rows[row] for row in rows], scorer, load_rows.hashes, load_rows.seed)
     idle = spot_check(asked, quality.model_copy(update={"concurrency": 1}), decoding, target, variant=variant, on_progress=on_progress)
     by_id = {record.sample_id: (number, record) for number, record in enumerate(idle)}
     records = [msgspec.structs.replace(record, slices={_ASKED: IDLE}) for record in idle]
@@ -87,17 +86,6 @@ def score_busy_and_idle(
 
 def _rows(load_rows: HeldOut, ids: Collection[str]) -> list[int]:
     return [row for row, prompt in enumerate(load_rows.prompts) if prompt.prompt_id in ids]
-
-
-def _renumbered(load_rows: HeldOut, rows: Sequence[int]) -> Scorer:
-    scorer = load_rows.scorer
-    return msgspec.structs.replace(
-        scorer,
-        expected={number: scorer.expected[row] for number, row in enumerate(rows)},
-        score=lambda number, answer: scorer.score(rows[number], answer),
-        attempts=1,
-        must_refuse=frozenset(number for number, row in enumerate(rows) if row in scorer.must_refuse),
-    )
 
 
 def under_load(records: Sequence[QualityRecord], quality: Quality) -> list[UnderLoad]:

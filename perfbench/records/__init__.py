@@ -40,6 +40,7 @@ from perfbench.records.quality import (
     JudgeSummary,
     QualitySummary,
     QualityVerdict,
+    Rescored,
     SliceSummary,
 )
 from perfbench.records.request import (
@@ -142,6 +143,7 @@ __all__ = [
     "ReferenceCheck",
     "RequestCounts",
     "RequestStatus",
+    "Rescored",
     "RooflineShare",
     "RunComparison",
     "RunDifference",

@@ -82,6 +82,19 @@ class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
     kappa_n: int = 0
 
 
+class Rescored(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored answers were scored again: when, by what, and where the scores before it are."""
+
+    utc: str
+    command: list[str]
+    scenario_file: str | None
+    """Whose quality block was taken; None for the run's own."""
+    changed: list[str]
+    """What was not as before: keys of the quality block, `expected answers`."""
+    kept: str
+    """Folder in the run's: manifest, summary, scores and verdicts as they were."""
+
+
 class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """The spot-check of one variant, decided."""
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from perfbench.records.quality import Rescored
 from perfbench.records.shape import ModelShape
 
 SCHEMA_VERSION = 1
@@ -128,6 +129,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """By stage."""
     client_floor: ClientFloor | None = None
     """None where it was not measured."""
+    rescored: list[Rescored] = []
+    """Oldest first; `scenario` has the quality block of the last one."""
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +138,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     event: Literal[
         "server_ready", "reference_check", "contamination", "sandbox", "under_load", "quality_finished", "judged", "fidelity_asked",
-        "probe_planned", "trial_finished", "trial_skipped", "not_measured", "interrupted", "resumed", "finished"
+        "probe_planned", "trial_finished", "trial_skipped", "not_measured", "interrupted", "resumed", "finished", "rescored"
     ]
     t_ns: int
     utc: str

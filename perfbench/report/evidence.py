@@ -131,7 +131,12 @@ def quality_table(summary: Summary) -> Table:
 def _quality_notes(summary: Summary) -> list[str]:
     """Sentences that stand by every reading of the quality table: weak metrics, metrics not run, the judge, adapter against merged."""
     qualities = _qualities(summary)
-    notes = list(dict.fromkeys(f"Warning: {warning}." for quality in qualities.values() for warning in quality.warnings))
+    notes = [
+        f"Scored again on {one.utc[:10]} over the answers of the run ({'other ' + ', '.join(one.changed) if one.changed else 'nothing had changed'}); "
+        f"the scores before are in {one.kept}."
+        for one in summary.rescored
+    ]
+    notes += list(dict.fromkeys(f"Warning: {warning}." for quality in qualities.values() for warning in quality.warnings))
     notes += dict.fromkeys(f"Not run: {metric} ({why})." for quality in qualities.values() for metric, why in quality.not_run.items())
     for name, quality in qualities.items():
         if quality.judge is not None:
