@@ -24,7 +24,7 @@ load:
   stages:
     - {{name: two, arrival: closed, concurrency: 2, warmup_s: 0.3, duration_s: 2.0, drain_s: 2, output: {{fixed: 8}}}}
 slo: {{ttft_s: {{p90: 1}}}}
-quality: {{data: rows.jsonl, task: {{task: extraction, expected: answer}}, minimum: 0.5, margin: 0.05}}
+quality: {{data: rows.jsonl, task: {{task: extraction, expected: answer}}, minimum: 0.5, margin: 0.05, max_tokens: 8}}
 cost: {{server_hour_usd: 3.6}}
 """
 RULES = """

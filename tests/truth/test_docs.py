@@ -63,7 +63,7 @@ load:
   stages:
     - {{name: two, arrival: closed, concurrency: 2, warmup_s: 0.2, duration_s: 1, drain_s: 3, output: {{fixed: 6}}}}
 slo: {{ttft_s: {{p90: 0.5}}}}
-quality: {{data: heldout.jsonl, task: {{task: extraction, expected: answer}}, margin: 0.05}}
+quality: {{data: heldout.jsonl, task: {{task: extraction, expected: answer}}, margin: 0.05, max_tokens: 8}}
 cost: {{server_hour_usd: 3.6}}
 """
 CONFIG = {
@@ -111,7 +111,7 @@ class World:
         command = re.sub(r" > \S+$", "", command)
         words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)[1:]]
         if words[0] == "load":  # the truth server counts no tokens
-            words += ["--tokenizer", "base"]
+            words += ["--tokenizer", "base"] + ([] if "--warmup" in words else ["--warmup", "0.5"])
             words = [SHORTER.get(option, word) for option, word in zip(["", *words], words, strict=False)]
         if words[0] == "estimate":  # of a model that is to be served, not of an endpoint
             words = ["served.yaml" if word == "my-model.yaml" else word for word in words]

@@ -32,7 +32,7 @@ def test_one_command_measures_and_leaves_a_run_folder(
     truth_server: TruthServer, tokenizer: Path, tmp_path: Path, arrival: str, options: list[object]
 ) -> None:
     lengths = ["--input-tokens", 50, "--output-tokens", 7, "--tokenizer", tokenizer]
-    done = load("--url", truth_server.url, "--model", "truth", *options, "--duration", 1, *lengths, "--out", tmp_path / "out")
+    done = load("--url", truth_server.url, "--model", "truth", *options, "--duration", 1, "--warmup", 0.5, *lengths, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "out").iterdir()
     assert json.loads(done.stdout) == json.loads((folder / "summary.json").read_text())

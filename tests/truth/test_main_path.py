@@ -27,7 +27,7 @@ load:
     - {{name: two, arrival: closed, concurrency: 2, warmup_s: 0.5, duration_s: {duration_s}, drain_s: 5, output: {{fixed: 8}}}}
     - {{name: poisson, arrival: poisson, rate_per_s: 10, warmup_s: 0.5, duration_s: {duration_s}, drain_s: 5, output: {{max_tokens: 8}}}}
 slo: {{ttft_s: {{p95: 0.5}}}}
-quality: {{data: rows.jsonl, task: {{task: extraction, expected: answer}}, margin: 0.05}}
+quality: {{data: rows.jsonl, task: {{task: extraction, expected: answer}}, margin: 0.05, max_tokens: 16}}
 cost: {{server_hour_usd: 3.6}}
 """
 

@@ -99,7 +99,7 @@ def test_an_orphan_is_found_by_its_session_and_a_daemon_by_its_mark(start: Calla
 
 def test_cpu_time_counts_from_the_first_look_includes_newcomers_and_keeps_the_dead(start: Callable[..., subprocess.Popen[str]]) -> None:
     server = start(sys.executable, "-c", BURN.format(seconds=0.5) + "print('burnt', flush=True)\ninput()\n"
-                   "import subprocess, sys\nsubprocess.run([sys.executable, '-c', " + repr(BURN.format(seconds=0.4) + "import time\ntime.sleep(1)\n") + "])\n"
+                   "import subprocess, sys\nsubprocess.run([sys.executable, '-c', " + repr(BURN.format(seconds=0.6) + "import time\ntime.sleep(1)\n") + "])\n"
                    "print('child', flush=True)\ninput()\n", stdin=subprocess.PIPE)  # fmt: skip
     assert server.stdout.readline() == "burnt\n"
     groups = ProcessGroups(client_root=-1, sampler_root=-1)
