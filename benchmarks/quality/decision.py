@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import cache
 
 import msgspec
 import numpy as np
 
 from perfbench.quality.decide import holm
 from perfbench.quality.measures import Paired, Reading, paired_difference
+from perfbench.quality.translation import corpus_statistics
 from perfbench.records import QualityRecord
 from perfbench.scenario.quality import QuestionAnswering, Translation
 
 MARGIN = 0.05
+POOL = 6000
 WORDS = np.array(["the", "a", "dog", "cat", "ran", "sat", "home", "fast", "slow", "on", "in", "mat", "blue", "red", "old", "new", "house", "tree"])
 
 
@@ -50,16 +53,36 @@ def groups(random: np.random.Generator, n: int, shift: float) -> Paired:
     return _pair("token_f1", before, before + shift + shared + random.normal(0, 0.18, n), [f"g{number // 5}" for number in range(n)])
 
 
-def corpora(random: np.random.Generator, n: int, shift: float) -> Paired:
-    """Translations with 30% of their words changed at random in base, and `-shift` more in the variant; what chrF loses by that is measured, not set."""
-    made: dict[str, list[QualityRecord]] = {"base": [], "adapter": []}
-    for number in range(n):
+@cache
+def pool(shift: float) -> tuple[list[tuple[QualityRecord, QualityRecord]], float]:
+    """Documents that runs draw from, and what chrF truly loses over them: with 30% of the words changed at random in base, and `-shift` more in the
+    variant. Without a shift both sides of a document are as likely either variant's, so that they lose nothing."""
+    random, pairs = np.random.default_rng(1), []
+    for number in range(POOL):
         reference = random.choice(WORDS, size=int(random.integers(5, 15)))
-        for variant, rate in (("base", 0.3), ("adapter", 0.3 - shift)):
-            said = np.where(random.random(len(reference)) < rate, random.choice(WORDS, size=len(reference)), reference)
-            one = record(number, variant, "sentence_chrf", 0.5, None)
-            made[variant].append(msgspec.structs.replace(one, expected=" ".join(reference), output=" ".join(said)))
-    return paired_difference(made["base"], made["adapter"], "chrf", Reading(Translation(task="translation", expected="x"), ()))
+        said = [
+            np.where(random.random(len(reference)) < rate, random.choice(WORDS, size=len(reference)), reference) for rate in (0.3, 0.3 - shift)
+        ]
+        left, right = (
+            msgspec.structs.replace(record(number, variant, "sentence_chrf", 0.5, None), expected=" ".join(reference), output=" ".join(words))
+            for variant, words in zip(("base", "adapter"), said, strict=True)
+        )
+        pairs.append((left, right))
+    statistics = [
+        corpus_statistics([pair[side].expected for pair in pairs], [pair[side].output for pair in pairs], "13a")(np.ones((1, POOL)))[0, 0] for side in (0, 1)
+    ]
+    return pairs, float(statistics[1] - statistics[0]) if shift else 0.0
+
+
+def corpora(random: np.random.Generator, n: int, shift: float) -> Paired:
+    """Translations out of the pool, numbered anew: a document may be drawn twice."""
+    left, right = [], []
+    for number, place in enumerate(random.integers(0, POOL, n)):
+        pair = pool(shift)[0][place]
+        base, variant = (pair[1], pair[0]) if not shift and random.random() < 0.5 else pair
+        left.append(msgspec.structs.replace(base, sample_id=str(number), variant="base"))
+        right.append(msgspec.structs.replace(variant, sample_id=str(number), variant="adapter"))
+    return paired_difference(left, right, "chrf", Reading(Translation(task="translation", expected="x"), ()))
 
 
 READING = Reading(QuestionAnswering(task="qa", expected="x"), ())
@@ -90,8 +113,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--samples", type=int, default=250)
     given = parser.parse_args()
-    random = np.random.default_rng(1)
-    lost = -float(np.mean([corpora(random, 400, -MARGIN).value for _ in range(60)]))
+    lost = -pool(-MARGIN)[1]
     print(f"{given.runs} runs of {given.samples} samples, margin {MARGIN}\n{'metric':24}{'true difference':18}{'pass':>8}{'fail':>8}")
     for name, draw in (("share (Tango)", shares), ("mean (BCa)", means), ("groups (cluster)", groups), ("chrF (documents)", corpora)):
         for told, shift in (("equal", 0.0), ("on the margin", -MARGIN), ("planted", -0.14)):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from perfbench.quality import intervals as i
 
@@ -166,3 +167,24 @@ def test_tango_covers_what_it_claims() -> None:
         low, high = i.tango(int(b), int(c), 100)
         covered += low <= -0.06 <= high
     assert 0.93 <= covered / 1000 <= 0.975
+
+
+@pytest.mark.parametrize(("n", "level"), [(3, 0.9), (12, 0.9), (24, 0.95), (250, 0.9)])
+def test_a_bootstrap_of_few_units_is_read_further_out(n: int, level: float) -> None:
+    """Hesterberg 2015: at the quantile where Student's t of n - 1 degrees, times sqrt(n / (n - 1)), lies on the normal curve."""
+    tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf(0.5 + level / 2, n - 1))
+    assert i.expanded(level, n) == pytest.approx(min(1 - 2 * tail, 1 - 2 / i.RESAMPLES), abs=1e-12)
+    assert i.expanded(level, n) > level
+
+
+def test_a_limit_over_few_units_is_missed_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve units: percentiles as they are miss 8% on each side, where 5% are promised."""
+    monkeypatch.setattr(i, "RESAMPLES", 800)
+    random, runs, missed, plain = np.random.default_rng(4), 1200, 0, 0
+    for _ in range(runs):
+        values = random.normal(size=12)
+        draws = i.Draws(i.weighted_mean(values), 12, i.as_floats([values.mean()]))
+        missed += draws.intervals(0.9)[0][1] < 0
+        plain += float(np.quantile(draws._drawn, 0.95)) < 0
+    assert plain / runs > 0.065
+    assert 0.035 < missed / runs < 0.065
