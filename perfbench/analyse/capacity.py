@@ -18,7 +18,7 @@ from perfbench.analyse.metrics import NS_PER_S
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import trial_outcomes, window_s
 from perfbench.plan.search import Answer, Probe, Terms, concurrency_terms, next_step, rate_terms
-from perfbench.plan.sequential import Evidence, Judgement, Tally, judge
+from perfbench.plan.sequential import Evidence, Judgement, Tally, counts_of, judge
 from perfbench.records import CapacitySummary, TrialOutcome, TrialPlan
 from perfbench.results import RunFolder
 from perfbench.scenario.model import SloLimit
@@ -65,8 +65,10 @@ def judged_probes(folder: RunFolder, probes: Sequence[TrialPlan], slo: Mapping[s
         if load is None or plan.trial not in outcomes:
             continue
         outcome = outcomes[plan.trial]
-        judgement = judge(evidence(folder.records_of(plan.trial), outcome, slo, longest_s=search.duration_s, rate_per_s=plan.rate_per_s), allowed_late(slo))
-        found.append(Probe(load, judgement, _at_limit(outcome, judgement)))
+        shown = evidence(folder.records_of(plan.trial), outcome, slo, longest_s=search.duration_s, rate_per_s=plan.rate_per_s)
+        judgement = judge(shown, allowed_late(slo))
+        counts = counts_of(shown, allowed_late(slo), saturated=judgement.verdict == "saturated") if search.find == "max_rate" else {}
+        found.append(Probe(load, judgement, _at_limit(outcome, judgement), counts))
     return found
 
 
@@ -178,6 +180,10 @@ def _sentence(answer: Answer, judged: Sequence[Probe], search: Search) -> str:
         return f"the SLO is missed{what} even at {_words(high, search)}, the lowest load tried: there is no load that meets it"
     if answer.reason == "never misses":
         return f"the SLO is met up to {_words(low, search)}, the most that this client could offer: the edge lies higher"
+    if answer.edge is not None:
+        met, missed = _words(low, search), f" and missed at {_words(high, search)}" if high is not None else ""
+        ended = "" if answer.reason == "found" else "; all probes were spent before it was as precise as asked"
+        return f"the SLO is met at {met}{missed}; the edge is what all {len(judged)} probes together make most likely{ended}"
     sides = [f"{_words(load, search)}: {verb}" for load, verb in ((low, "the SLO is met"), (high, "it is missed")) if load is not None]
     between = ", ".join(sides)
     spent = "" if answer.reason == "found" else "; the search ended before it was as precise as asked: all probes were spent"

@@ -5,17 +5,21 @@ a little below it first, half of it while the SLO is missed, further up while it
 halves it. Once one load meets the SLO and a higher one misses it, the middle of the gap comes next (the geometric middle, rates differ by ratios),
 until the gap is as narrow as was asked for.
 
-Probes near the edge are uncertain, and may contradict each other. All of them are kept: the edge lies in the gap between two probed loads that makes what
-was seen most likely (a change point by maximum likelihood; each probe's weight is its log-likelihood ratio from `sequential`), and the interval is
-all gaps whose likelihood is within a factor of e^1.92 of the best, the 95% limit of a likelihood ratio.
+A rate is looked for by plan.edge as soon as one probe meets the SLO and another misses it: the next probe is where the edge most likely lies, until it lies
+within the precision asked for, to either side, with a probability of 80%. The interval is that of 95%.
+
+For streams, probes near the edge are uncertain, and may contradict each other. All of them are kept: the edge lies in the gap between two probed loads that
+makes what was seen most likely (a change point by maximum likelihood; each probe's weight is its log-likelihood ratio from `sequential`), and the interval
+is all gaps whose likelihood is within a factor of e^1.92 of the best, the 95% limit of a likelihood ratio.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from perfbench.plan.edge import Count, Edge, edge_of
 from perfbench.plan.sequential import THRESHOLD, Judgement
 
 Find = Literal["max_rate", "max_concurrency"]
@@ -36,6 +40,13 @@ class Probe(NamedTuple):
     judgement: Judgement
     at_limit: bool = False
     """The client could not offer it: it held requests back, or had no CPU left."""
+    counts: Mapping[str, Count] = {}
+    """By limit; of a rate."""
+
+    @property
+    def misses(self) -> bool:
+        """More requests were late than a limit allows, or they piled up."""
+        return any(count.saturated or count.late > count.allowed * count.judged for count in self.counts.values())
 
 
 class Gap(NamedTuple):
@@ -51,10 +62,14 @@ class Answer(NamedTuple):
     gap: Gap
     interval: Gap
     reason: Literal["found", "never meets", "never misses", "probes spent", "client"]
+    edge: float | None = None
+    """Where a rate's edge lies most likely."""
 
     @property
     def load(self) -> float | None:
-        """The middle of the gap; None where it is open."""
+        """The edge, else the middle of the gap; None where that is open."""
+        if self.edge is not None:
+            return self.edge
         return math.sqrt(self.gap.low * self.gap.high) if self.gap.low is not None and self.gap.high is not None else None
 
 
@@ -92,6 +107,8 @@ def next_step(probes: Sequence[Probe], terms: Terms) -> float | Answer:
     if not telling:
         lower = min(probe.load for probe in probes) / 2
         return lower if lower >= terms.lowest else Answer(Gap(None, None), Gap(None, None), "client")
+    if terms.find == "max_rate" and all(probe.counts for probe in telling) and len({probe.misses for probe in telling}) == 2:
+        return _near_edge(telling, len(probes), terms)
     gap, interval = most_likely(telling)
     at_limit = any(probe.at_limit for probe in probes if gap.low is None or probe.load >= gap.low)
     if gap.low is None and gap.high is not None and gap.high <= terms.lowest:
@@ -102,7 +119,27 @@ def next_step(probes: Sequence[Probe], terms: Terms) -> float | Answer:
         return Answer(gap, interval, "found")
     if len(probes) >= terms.max_probes:
         return Answer(gap, interval, "probes spent")
+    if terms.find == "max_rate" and gap.low is None and all(probe.counts for probe in telling):
+        lowest = min(probe.load for probe in telling)
+        return max(min(0.9 * lowest, edge_of([(probe.load, probe.counts) for probe in telling]).load), lowest / 2, terms.lowest)
     return _between(gap, terms)
+
+
+def _near_edge(telling: Sequence[Probe], probes: int, terms: Terms) -> float | Answer:
+    """Some loads meet the SLO and others miss it: the likeliest edge is the next load, or the answer."""
+    edge = edge_of([(probe.load, probe.counts) for probe in telling])
+    precise = edge.likely_high <= edge.likely_low * (1 + terms.precision) ** 2
+    if not precise and probes < terms.max_probes:
+        return max(edge.load, terms.lowest)
+    return Answer(_neighbours(telling, edge), Gap(edge.low, edge.high), "found" if precise else "probes spent", edge.load)
+
+
+def _neighbours(probes: Sequence[Probe], edge: Edge) -> Gap:
+    """The nearest loads to both sides of the edge that were on that side: they are named as the evidence."""
+    good = [probe.load for probe in probes if not probe.misses]
+    low = max((load for load in good if load <= edge.load), default=min(good))
+    high = min((probe.load for probe in probes if probe.misses and probe.load > low), default=None)
+    return Gap(low, high)
 
 
 def _narrow(gap: Gap, terms: Terms) -> bool:

@@ -22,6 +22,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from perfbench.plan.edge import Count
+
 Floats = npt.NDArray[np.float64]
 
 Verdict = Literal["good", "saturated", "late", "unclear"]
@@ -123,6 +125,16 @@ def inflation(pieces: Sequence[Tally]) -> float:
         return 1.0
     spread = float(np.sum((late - share * judged) ** 2)) * len(batches) / (len(batches) - 1)
     return max(1.0, spread / (float(judged.sum()) * share * (1 - share)))
+
+
+def counts_of(evidence: Evidence, allowed: Mapping[str, float], *, saturated: bool) -> dict[str, Count]:
+    """What a probe showed of every limit, for plan.edge."""
+    found = {}
+    for metric, share in allowed.items():
+        pieces = evidence.tallies.get(metric, ())
+        judged, late = sum(piece.judged for piece in pieces), sum(piece.late for piece in pieces)
+        found[metric] = Count(judged, late, inflation(pieces), share, saturated)
+    return found
 
 
 def backlog_slope(evidence: Evidence) -> tuple[float, float]:

@@ -26,7 +26,8 @@ class Search(Strict):
     burstiness: Positive | None = None
     """max_rate with gamma arrivals: shape of the gaps, as in a stage."""
     precision: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
-    """The search ends when the load that meets the SLO and the one that misses it are this close, as a share."""
+    """max_rate ends when the edge lies so near its answer, as a share, with a probability of 80%; max_concurrency when a load that meets the SLO and one that
+    misses it are so close."""
     streams: Annotated[int, Field(ge=1)] = 64
     """max_rate: requests in flight of the closed-loop probe that comes first, to learn what the server completes when it is full. max_concurrency: the
     first number tried."""
