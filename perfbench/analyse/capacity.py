@@ -67,7 +67,7 @@ def judged_probes(folder: RunFolder, probes: Sequence[TrialPlan], slo: Mapping[s
         outcome = outcomes[plan.trial]
         shown = evidence(folder.records_of(plan.trial), outcome, slo, longest_s=search.duration_s, rate_per_s=plan.rate_per_s)
         judgement = judge(shown, allowed_late(slo))
-        counts = counts_of(shown, allowed_late(slo), saturated=judgement.verdict == "saturated") if search.find == "max_rate" else {}
+        counts = counts_of(shown, allowed_late(slo), judgement) if search.find == "max_rate" else {}
         found.append(Probe(load, judgement, _at_limit(outcome, judgement), counts))
     return found
 
@@ -125,7 +125,14 @@ def capacities(folder: RunFolder, variant: str, experiment: Experiment, probes: 
     """The answers of a variant's searches, with the goodput of the probe that each rests on."""
     found = [capacity_summary(folder, variant, search, experiment.slo) for search in experiment.search]
     goodput = {trial.plan.stage: trial.summary.rates.goodput_per_s for trial in probes}
-    return [msgspec.structs.replace(one, goodput_per_s=goodput.get(one.stage or "")) for one in found if one is not None]
+    return [msgspec.structs.replace(_with_void(one, probes), goodput_per_s=goodput.get(one.stage or "")) for one in found if one is not None]
+
+
+def _with_void(found: CapacitySummary, probes: Sequence[AnalysedTrial]) -> CapacitySummary:
+    """Says in the basis how many of the probes are void: they were driven before anybody knew, and the loads that followed rest on them."""
+    mine = [trial for trial in probes if trial.plan.search == found.find]
+    void = sum(not trial.usable for trial in mine)
+    return msgspec.structs.replace(found, basis=f"{found.basis}; {void} of {len(mine)} trials of the search are void, see the audit") if void else found
 
 
 def usable(found: CapacitySummary, probes: Sequence[AnalysedTrial]) -> bool:

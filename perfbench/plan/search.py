@@ -41,7 +41,7 @@ class Probe(NamedTuple):
     at_limit: bool = False
     """The client could not offer it: it held requests back, or had no CPU left."""
     counts: Mapping[str, Count] = {}
-    """By limit; of a rate."""
+    """By limit; of a search for a rate, and empty in one for streams."""
 
     @property
     def misses(self) -> bool:
@@ -107,9 +107,15 @@ def next_step(probes: Sequence[Probe], terms: Terms) -> float | Answer:
     if not telling:
         lower = min(probe.load for probe in probes) / 2
         return lower if lower >= terms.lowest else Answer(Gap(None, None), Gap(None, None), "client")
-    if terms.find == "max_rate" and all(probe.counts for probe in telling) and len({probe.misses for probe in telling}) == 2:
-        return _near_edge(telling, len(probes), terms)
-    gap, interval = most_likely(telling)
+    if all(probe.counts for probe in telling):
+        sides = {probe.misses for probe in telling}
+        if len(sides) == 2:
+            return _near_edge(telling, len(probes), terms)
+        # All on one side: nothing is known but the last load of it.
+        gap = Gap(None, min(probe.load for probe in telling)) if True in sides else Gap(max(probe.load for probe in telling), None)
+        interval = gap
+    else:
+        gap, interval = most_likely(telling)
     at_limit = any(probe.at_limit for probe in probes if gap.low is None or probe.load >= gap.low)
     if gap.low is None and gap.high is not None and gap.high <= terms.lowest:
         return Answer(gap, interval, "never meets")
@@ -119,9 +125,8 @@ def next_step(probes: Sequence[Probe], terms: Terms) -> float | Answer:
         return Answer(gap, interval, "found")
     if len(probes) >= terms.max_probes:
         return Answer(gap, interval, "probes spent")
-    if terms.find == "max_rate" and gap.low is None and all(probe.counts for probe in telling):
-        lowest = min(probe.load for probe in telling)
-        return max(min(0.9 * lowest, edge_of([(probe.load, probe.counts) for probe in telling]).load), lowest / 2, terms.lowest)
+    if gap.high is not None and gap.low is None and all(probe.counts for probe in telling):
+        return max(min(0.9 * gap.high, edge_of([(probe.load, probe.counts) for probe in telling]).load), gap.high / 2, terms.lowest)
     return _between(gap, terms)
 
 
@@ -130,7 +135,8 @@ def _near_edge(telling: Sequence[Probe], probes: int, terms: Terms) -> float | A
     edge = edge_of([(probe.load, probe.counts) for probe in telling])
     precise = edge.likely_high <= edge.likely_low * (1 + terms.precision) ** 2
     if not precise and probes < terms.max_probes:
-        return max(edge.load, terms.lowest)
+        loads = [probe.load for probe in telling]
+        return min(max(edge.load, min(loads) / 2, terms.lowest), max(loads) * UP)
     return Answer(_neighbours(telling, edge), Gap(edge.low, edge.high), "found" if precise else "probes spent", edge.load)
 
 

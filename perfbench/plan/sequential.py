@@ -127,13 +127,17 @@ def inflation(pieces: Sequence[Tally]) -> float:
     return max(1.0, spread / (float(judged.sum()) * share * (1 - share)))
 
 
-def counts_of(evidence: Evidence, allowed: Mapping[str, float], *, saturated: bool) -> dict[str, Count]:
-    """What a probe showed of every limit, for plan.edge."""
+def counts_of(evidence: Evidence, allowed: Mapping[str, float], judgement: Judgement) -> dict[str, Count]:
+    """What a probe that was judged so showed of every limit, for plan.edge. Where more and more requests waited, being in time so far is no evidence for
+    "good": it counts as the share that is allowed."""
     found = {}
+    rising = judgement.verdict == "unclear" and judgement.llr >= 0
     for metric, share in allowed.items():
         pieces = evidence.tallies.get(metric, ())
         judged, late = sum(piece.judged for piece in pieces), sum(piece.late for piece in pieces)
-        found[metric] = Count(judged, late, inflation(pieces), share, saturated)
+        if rising:
+            late = max(late, int(share * judged))
+        found[metric] = Count(judged, late, inflation(pieces), share, judgement.verdict == "saturated")
     return found
 
 

@@ -254,7 +254,7 @@ def audit_table(summary: Summary, *, problems_only: bool = False) -> Table:
             Cell("; ".join(trial.audit.reasons) or "every check passed"),
         )
         for name, variant in summary.variants.items()
-        for trial in variant.trials
+        for trial in (*variant.trials, *variant.probes)
         if not (problems_only and trial.audit.verdict == "valid")
     )
     caption = "valid: used. suspect: used, and marked. void: left out of every figure and verdict."
@@ -268,7 +268,7 @@ def audit_findings_table(summary: Summary) -> Table:
     )  # fmt: skip
     found: dict[str, list[tuple[str, str, str]]] = {}
     for name, variant in summary.variants.items():
-        for trial in variant.trials:
+        for trial in (*variant.trials, *variant.probes):
             own = {check.sentence: check.verdict for check in trial.audit.checks}
             for reason in trial.audit.reasons:
                 verdict = own.get(reason, trial.audit.verdict)
@@ -282,7 +282,7 @@ def audit_findings_table(summary: Summary) -> Table:
         )
         for seen in sorted(found.values(), key=len, reverse=True)
     )
-    audits = [trial.audit.verdict for variant in summary.variants.values() for trial in variant.trials]
+    audits = [trial.audit.verdict for variant in summary.variants.values() for trial in (*variant.trials, *variant.probes)]
     counts = ", ".join(f"{audits.count(verdict)} {verdict}" for verdict in ("valid", "suspect", "void"))
     return Table("audit-findings", f"Audit: {counts}", "suspect: used, and marked. void: left out of every figure and verdict.", columns, rows)
 

@@ -136,7 +136,8 @@ def main_table(summary: Summary, manifest: Manifest) -> Table:
 
 def _main_caption(summary: Summary, headline: HeadlineStage | None, reference: str | None) -> str:
     if headline is None:
-        return "No trial has finished."
+        searched = any(variant.probes for variant in summary.variants.values())
+        return "No stage was measured: what the searches found is below." if searched else "No trial has finished."
     loop = "" if headline.arrival == "closed" else " TTFT counts from the scheduled time."
     legend = f" {LEGEND.format(reference=reference)}" if summary.comparisons else ""
     own = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) not in (None, headline.stage)}

@@ -59,7 +59,7 @@ def _probe(rng: np.random.Generator, rate: float, *, window_s: float = 4.0, serv
     tallies = [Tally(int(np.sum(piece == number)), int(np.sum(late[piece == number]))) for number in range(32)]
     evidence = Evidence(window_s, window_s, {"ttft_s": tallies}, (), rate)
     judgement = judge(evidence, ALLOWED)
-    return Probe(rate, judgement, counts=counts_of(evidence, ALLOWED, saturated=judgement.verdict == "saturated"))
+    return Probe(rate, judgement, counts=counts_of(evidence, ALLOWED, judgement))
 
 
 def test_searches_come_near_the_edge_and_their_intervals_hold_it() -> None:
