@@ -10,14 +10,16 @@ server's start (1%). In A/B the right variant takes 5% more for everything.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Container, Iterator
+from itertools import product
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from perfbench.analyse.compare import compare
 from perfbench.analyse.experiment import Experiment
+from perfbench.analyse.starts import START_SD
 from perfbench.analyse.stats import Floats
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.records import Audit, Comparison, Rates, RequestCounts, TrialOutcome, TrialPlan, TrialSummary
@@ -25,7 +27,7 @@ from perfbench.scenario.model import Output, Stage
 
 PROMPTS, WINDOW_S, STREAMS = 60, 30.0, 4
 TTFT_S, TPOT_S = 0.05, 0.01
-REQUEST_NOISE, DRIFT, DRIFT_S, START = 0.10, 0.02, 3.0, 0.01
+REQUEST_NOISE, DRIFT, DRIFT_S, START = 0.10, 0.02, 3.0, START_SD["closed"]
 RATE_PER_S = 1.0
 STAGES = {
     "closed": Stage(name="closed", arrival="closed", concurrency=STREAMS, duration_s=WINDOW_S, output=Output(max_tokens=80)),
@@ -37,24 +39,24 @@ EXPERIMENT = Experiment(
 
 
 class Machine:
-    """How fast the machine is, at any moment of one trial: a start of its own, and a drift that forgets in DRIFT_S."""
+    """How fast the machine is, at any moment of one trial: a drift that forgets in DRIFT_S."""
 
-    def __init__(self, rng: np.random.Generator, slower: float, start: float) -> None:
+    def __init__(self, rng: np.random.Generator, slower: float) -> None:
         steps = int(4 * WINDOW_S)
         noise, keep = rng.normal(0, DRIFT, steps), np.exp(-1 / DRIFT_S)
         drift = np.empty(steps)
         drift[0] = noise[0]
         for k in range(1, steps):
             drift[k] = keep * drift[k - 1] + np.sqrt(1 - keep**2) * noise[k]
-        self._factor = slower * np.exp(drift + rng.normal(0, start))
+        self._factor = slower * np.exp(drift)
 
     def factor(self, at_s: float) -> float:
         return float(self._factor[min(int(at_s), len(self._factor) - 1)])
 
 
-def trial(variant: str, stage: str, repeat: int, lengths: Floats, arrivals_s: Floats, rng: np.random.Generator, slower: float, start: float) -> AnalysedTrial:
+def trial(variant: str, stage: str, repeat: int, lengths: Floats, arrivals_s: Floats, rng: np.random.Generator, slower: float) -> AnalysedTrial:
     """One trial as analysed; prompt k of the sending order asks for lengths[k] tokens."""
-    machine = Machine(rng, slower, start)
+    machine = Machine(rng, slower)
     rows = _closed(lengths, machine, rng) if stage == "closed" else _open(lengths, arrivals_s, machine, rng)
     due, ttft, tpot, tokens = (np.array(column) for column in zip(*rows, strict=True))
     e2e = ttft + tpot * (tokens - 1)
@@ -101,17 +103,34 @@ def _open(lengths: Floats, arrivals_s: Floats, machine: Machine, rng: np.random.
         yield at_s, begins - at_s + ttft, tpot, length
 
 
-def simulated_run(rng: np.random.Generator, slower: float, repeats: int, start: float) -> list[Comparison]:
+class Case(NamedTuple):
+    """What is simulated: how much slower the right variant is, and how its servers were started."""
+
+    slower: float = 1.0
+    repeats: int = 1
+    start: float = START
+    servers: Literal["restarted", "kept", "side by side"] = "restarted"
+    """For each repeat; as `plan_visits` has it, which keeps the server that ends a repeat for the next one; once for all repeats."""
+
+
+def simulated_run(rng: np.random.Generator, case: Case) -> list[Comparison]:
     """All comparisons of one run: `merged` against `base`."""
     lengths = np.maximum(2, rng.gamma(4, 11, PROMPTS).round())
-    trials = []
-    for repeat in range(repeats):
+    trials, labels = [], {}
+    speeds: dict[str, float] = {}
+    for repeat in range(case.repeats):
         order = rng.permutation(PROMPTS)
         arrivals = np.cumsum(rng.exponential(1 / RATE_PER_S, round(3 * RATE_PER_S * WINDOW_S)))
-        for stage in STAGES:
-            for variant, factor in (("base", 1.0), ("merged", slower)):
-                trials.append(trial(variant, stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, factor, start))
-    return compare(trials, EXPERIMENT)
+        for variant, factor in (("base", 1.0), ("merged", case.slower)):
+            # base merged | merged base | base merged: merged is kept from the first repeat to the second, base from the second to the third.
+            kept = (repeat + (variant == "base")) // 2
+            start = f"{variant} {dict(zip(('restarted', 'kept', 'side by side'), (repeat, kept, 0), strict=True))[case.servers]}"
+            speed = speeds.setdefault(start, factor * float(np.exp(rng.normal(0, case.start))))
+            for stage in STAGES:
+                one = trial(variant, stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, speed)
+                trials.append(one)
+                labels[one.plan.trial] = start
+    return compare(trials, EXPERIMENT, starts=labels)
 
 
 class Share(NamedTuple):
@@ -123,42 +142,42 @@ class Share(NamedTuple):
     """`merged` called better, which it never is."""
     runs: int
     runs_with_claim: int
+    same: int
 
     @property
     def claims(self) -> float:
         return self.claimed / self.comparisons
 
 
-def claims(runs: int, slower: float, repeats: int, seed: int, metric: str | None = None, start: float = START) -> Share:
-    """Over so many simulated runs; of one metric alone where it is named."""
+def claims(runs: int, case: Case, seed: int, metrics: Container[str] | None = None) -> Share:
+    """Over so many simulated runs; of some metrics alone where they are named."""
     rng = np.random.default_rng(seed)
-    counts = [0, 0, 0, 0]
+    counts = [0, 0, 0, 0, 0]
     for _ in range(runs):
-        found = [one for one in simulated_run(rng, slower, repeats, start) if metric in (None, one.metric)]
+        found = [one for one in simulated_run(rng, case) if metrics is None or one.metric in metrics]
         claimed = [one for one in found if one.verdict in ("better", "worse")]
         counts[0] += len(found)
         counts[1] += len(claimed)
         counts[2] += sum(one.verdict == "better" for one in claimed)
         counts[3] += bool(claimed)
-    return Share(counts[0], counts[1], counts[2], runs, counts[3])
+        counts[4] += sum(one.verdict == "same" for one in found)
+    return Share(counts[0], counts[1], counts[2], runs, counts[3], counts[4])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
-    print("| variants | repeats | comparisons | claim a difference | runs with a claim | claim the wrong way |\n|---|---|---|---|---|---|")
-    cases = (("the same twice", 1.0, START), ("the same twice, starts alike", 1.0, 0.0), ("5% slower", 1.05, START), ("10% slower", 1.10, START))
-    for name, slower, start in cases:
-        for repeats in (1, 2, 4):
-            share = claims(runs, slower, repeats, 20261125, start=start)
-            figures = (name, repeats, f"{share.comparisons:,}", f"{share.claims:.1%}", f"{share.runs_with_claim / share.runs:.1%}", share.wrong_way)
+    head = ("variants", "starts differ by", "servers", "repeats", "claim a difference", "runs with a claim", "claim the wrong way", "same")
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for slower, start in product((1.0, 1.05, 1.10), (0.0, START, 2 * START)):
+        for servers, repeats in (("restarted", 1), ("restarted", 2), ("restarted", 3), ("restarted", 5), ("kept", 2), ("kept", 3), ("side by side", 3)):
+            share = claims(runs, Case(slower, repeats, start, servers), 20261125)
+            figures = (
+                "the same twice" if slower == 1 else f"{slower - 1:.0%} slower", f"{start:.1%}", servers, repeats, f"{share.claims:.1%}",
+                f"{share.runs_with_claim / share.runs:.1%}", f"{share.wrong_way / share.comparisons:.1%}", f"{share.same / share.comparisons:.1%}",
+            )  # fmt: skip
             print("| " + " | ".join(map(str, figures)) + " |", flush=True)
-    print("\n| 5% slower | repeats | metric | found |\n|---|---|---|---|")
-    for name, start in (("starts differ by 1%", START), ("starts alike", 0.0)):
-        for metric in ("tpot_s", "e2e_s", "output_tokens_per_s"):
-            for repeats in (2, 4, 8):
-                print(f"| {name} | {repeats} | {metric} | {claims(runs, 1.05, repeats, 20261125, metric, start).claims:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 Latencies are paired by (repeat, prompt, occurrence): both variants answered that very request. A prompt that a trial sends several times gives one
 difference, the mean of its own; `stats.paired_interval` then resamples prompts and repeats. Rates have no prompts: each window is cut into equal
 slices, slices are paired by their place in the window, and are resampled as prompts are. Rates are compared in closed loop only: in open loop the
-schedule sets them. Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been
+schedule sets them. What another start of the servers would change is part of every interval (`starts`).
+
+Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been
 paired with, are left out. Of a difference in e2e_s or in a rate, `answer_length` says how much comes from answers of another length.
 
 Verdicts, always of `right`: `same` when the whole interval lies within SAME_MARGIN of the left mean; `better` or `worse` when the interval leaves out 0
@@ -28,6 +30,7 @@ from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.memory_differences import MemoryReadings, few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.slo import good, judgeable
+from perfbench.analyse.starts import MEMORY_SD, NO_STARTS, START_SD, StartVariance, start_variance, starts_seen
 from perfbench.analyse.stats import Floats, PairedDifference, holm, paired_interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
@@ -59,6 +62,7 @@ class _Compared:
     stage: str
     paired: PairedDifference
     left_mean: float | None
+    starts: int | None
     from_length: Estimate | None = None
     from_speed: Estimate | None = None
 
@@ -78,16 +82,21 @@ def pairs(variants: Sequence[str], variations: Mapping[str, str] | None = None) 
     return list(dict.fromkeys(pair for pair in wanted if set(pair) <= set(variants)))
 
 
-def compare(trials: Sequence[AnalysedTrial], experiment: Experiment, memory: MemoryReadings | None = None) -> list[Comparison]:
-    """Every pair x stage x metric for which both variants have usable trials of the same repeat, then memory, pair by pair."""
-    found = [*_compared(trials, experiment), *_memory_compared(experiment, memory)]
+def compare(
+    trials: Sequence[AnalysedTrial], experiment: Experiment, memory: MemoryReadings | None = None, starts: Mapping[str, str] | None = None
+) -> list[Comparison]:  # fmt: skip
+    """Every pair x stage x metric for which both variants have usable trials of the same repeat, then memory, pair by pair.
+
+    `starts`: trial -> the start of the server that answered it (`window.server_starts`); a variant whose starts are not known counts as started once.
+    """
+    found = [*_compared(trials, experiment, starts or {}), *_memory_compared(experiment, memory)]
     tested = [index for index, one in enumerate(found) if one.paired.p_value is not None]
     adjusted = holm([p for one in found if (p := one.paired.p_value) is not None])
     p_values = dict(zip(tested, adjusted, strict=True))
     return [_comparison(one, p_values.get(index), len(tested)) for index, one in enumerate(found)]
 
 
-def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterator[_Compared]:
+def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment, starts: Mapping[str, str]) -> Iterator[_Compared]:
     usable = {(trial.plan.variant, trial.plan.stage, trial.plan.repeat): trial for trial in trials if trial.usable}
     repeats = sorted({repeat for _, _, repeat in usable})
     for (left, right), stage in product(pairs(experiment.variants, experiment.variations), experiment.stages.values()):
@@ -96,34 +105,51 @@ def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterat
         if not both:
             continue
         for metric in LATENCIES:
-            yield _latency(left, right, metric, stage.name, both)
+            yield _latency(left, right, metric, stage.name, both, labels_of(both, starts))
         if stage.arrival == "closed":
             for metric in RATES:
-                compared = _rate(left, right, metric, stage.name, both, experiment=experiment)
+                compared = _rate(left, right, metric, stage.name, both, labels_of(both, starts), experiment=experiment)
                 if compared is not None:
                     yield compared
+
+
+def labels_of(both: Both, starts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The starts of left and right in each repeat; a side without one counts as started once."""
+    return [(starts.get(one.plan.trial, f"left {one.plan.variant}"), starts.get(other.plan.trial, f"right {other.plan.variant}")) for one, other in both]
 
 
 def _memory_compared(experiment: Experiment, memory: MemoryReadings | None) -> Iterator[_Compared]:
     for left, right in pairs(experiment.variants, experiment.variations):
         found = memory.pair(left, right) if memory is not None else None
         if found is not None:
-            metric, values = found
-            difference = few_paired([other - one for one, other in values])
-            yield _Compared(left, right, metric, "", difference, float(np.mean([one for one, _ in values])))
+            metric, values, labels = found
+            size = float(np.mean([one for one, _ in values]))
+            difference = few_paired([other - one for one, other in values], start_variance(labels, MEMORY_SD * size))
+            yield _Compared(left, right, metric, "", difference, size, starts_seen(labels))
 
 
-def _latency(left: str, right: str, metric: str, stage: str, both: Both) -> _Compared:
-    paired = [_prompt_differences(one, other, metric) for one, other in both]
-    paired = [frame for frame in paired if not frame.is_empty()]
+def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels: Sequence[tuple[str, str]]) -> _Compared:
+    """Starts change the speed, and so the part of a difference that comes from it; not how long answers are."""
+    found = [(frame, pair) for (one, other), pair in zip(both, labels, strict=True) if not (frame := _prompt_differences(one, other, metric)).is_empty()]
+    paired, labels = [frame for frame, _ in found], [pair for _, pair in found]
     seed = _seed(left, right, metric, stage)
-    difference = paired_interval([frame["difference"].to_numpy() for frame in paired], seed=seed)
     left_mean = float(np.mean([frame["left"].mean() for frame in paired])) if paired else None
+    allowance = start_variance(labels, START_SD[loop_of(both[0][0])] * abs(left_mean or 0.0))
+
+    def interval(column: str, allowed: StartVariance) -> PairedDifference:
+        return paired_interval([frame[column].to_numpy() for frame in paired], seed=seed, starts=allowed)
+
+    difference, seen = interval("difference", allowance), starts_seen(labels) if labels else None
     if metric != "e2e_s" or not paired or any(frame["from_length"].null_count() for frame in paired):
-        return _Compared(left, right, metric, stage, difference, left_mean)
-    parts = [paired_interval([frame[part].to_numpy() for frame in paired], seed=seed) for part in ("from_length", "from_speed")]
+        return _Compared(left, right, metric, stage, difference, left_mean, seen)
+    parts = interval("from_length", NO_STARTS), interval("from_speed", allowance)
     from_length, from_speed = (Estimate(value=part.difference, ci95_low=part.interval.low, ci95_high=part.interval.high) for part in parts)
-    return _Compared(left, right, metric, stage, difference, left_mean, from_length, from_speed)
+    return _Compared(left, right, metric, stage, difference, left_mean, seen, from_length, from_speed)
+
+
+def loop_of(trial: AnalysedTrial) -> Literal["closed", "open"]:
+    """How a trial was driven, as START_SD asks."""
+    return "closed" if trial.plan.arrival == "closed" else "open"
 
 
 def _seed(*names: str) -> int:
@@ -145,16 +171,30 @@ def _prompt_differences(one: AnalysedTrial, other: AnalysedTrial, metric: str) -
     return joined.group_by("prompt_id").agg(*means, pl.col("scheduled_ns").min()).sort("scheduled_ns", "prompt_id")
 
 
-def _rate(left: str, right: str, metric: str, stage: str, both: Both, *, experiment: Experiment) -> _Compared | None:
+def _rate(
+    left: str, right: str, metric: str, stage: str, both: Both, labels: Sequence[tuple[str, str]], *, experiment: Experiment
+) -> _Compared | None:  # fmt: skip
     sliced = [(window_slices(one, metric, experiment), window_slices(other, metric, experiment)) for one, other in both]
-    known = [(one, other) for one, other in sliced if one is not None and other is not None]
+    known = [(one, other, pair) for (one, other), pair in zip(sliced, labels, strict=True) if one is not None and other is not None]
     if not known:
         return None
-    difference = paired_interval([other - one for one, other in known], seed=_seed(left, right, metric, stage))
-    left_mean = float(np.mean([one.mean() for one, _ in known]))
-    if metric == "goodput_per_s":
-        return _Compared(left, right, metric, stage, difference, left_mean)
-    return _Compared(left, right, metric, stage, difference, left_mean, *_rate_parts(both, sliced, metric, difference.difference))
+    labels = [pair for _, _, pair in known]
+    left_mean = float(np.mean([one.mean() for one, _, _ in known]))
+    allowance = start_variance(labels, rate_start_sd(metric, [one for one, _ in both], left_mean, experiment))
+    difference = paired_interval([other - one for one, other, _ in known], seed=_seed(left, right, metric, stage), starts=allowance)
+    parts = (None, None) if metric == "goodput_per_s" else _rate_parts(both, sliced, metric, difference.difference)
+    return _Compared(left, right, metric, stage, difference, left_mean, starts_seen(labels), *parts)
+
+
+def rate_start_sd(metric: str, trials: Sequence[AnalysedTrial], mean: float, experiment: Experiment) -> float:
+    """What a closed loop's rate varies by between starts: as much as times do. Of goodput, and by the requests that then meet or miss the SLO."""
+    sd = START_SD["closed"]
+    if metric != "goodput_per_s":
+        return sd * mean
+    ended = [(trial.requests.filter(ended_in_window(trial.outcome)), window_s(trial.outcome)) for trial in trials]
+    # The slope over three standard deviations: over one, a short window has hardly a request that turns.
+    faster, slower = (float(np.mean([frame.filter(good(experiment.slo, 1 + step * sd)).height / s for frame, s in ended])) for step in (-3, 3))
+    return sd * mean + (faster - slower) / 6
 
 
 def _rate_parts(
@@ -209,6 +249,7 @@ def _comparison(one: _Compared, p_value: float | None, tests: int) -> Comparison
         n=one.paired.n,
         verdict=verdict,
         n_to_decide=pairs_to_decide(one.paired, base, tests) if verdict == "cannot tell" else None,
+        starts=one.starts,
         from_length=one.from_length,
         from_speed=one.from_speed,
     )
@@ -228,7 +269,8 @@ def verdict_of(metric: str, paired: PairedDifference, left_mean: float | None, p
 
 
 def pairs_to_decide(paired: PairedDifference, left_mean: float | None, tests: int) -> int | None:
-    """Pairs that would give better, worse or same with 80% power; None without an interval, and where more than MOST_PAIRS would be needed.
+    """Pairs that would give better, worse or same with 80% power, from as many more repeats with servers restarted between them: more requests of one
+    start would not do. None without an interval, and where more than MOST_PAIRS would be needed.
 
     The interval's half-width h shrinks as 1 / sqrt(n). With z(a) the normal quantile, a difference d is told from 0 when |d| >= (z(1 - 0.05 / 2 m) + z(0.8)) s,
     which is Holm's hardest step over m tests, and told to be inside the margin D when D - |d| >= (z(0.975) + z(0.8)) s; s = h / z(0.975) at the present n.

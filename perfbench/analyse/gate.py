@@ -1,7 +1,7 @@
 """A run against a baseline and rules: has anything got worse by more than it may?
 
 For each rule, variant and stage: let w be the change for the worse (a share of the baseline or the metric's unit, as the rule says), with a 95% interval
-that knows the noise of both runs (`run_change`), and a the change that the rule allows.
+that knows the noise of both runs and what other starts of their servers would change (`run_change`), and a the change that the rule allows.
 
     pass         the whole interval lies at or below a
     regression   the whole interval lies above a, and still does after Holm's adjustment over all checks: with many rules, one would else fail by chance
@@ -52,7 +52,7 @@ class _Asked:
         one = self.change
         if one is None or self.moved.better == "lower":
             return one
-        return Span(-one.value, None if one.high is None else -one.high, None if one.low is None else -one.low, one.error)
+        return Span(-one.value, None if one.high is None else -one.high, None if one.low is None else -one.low, one.error, one.degrees)
 
 
 def run_gate(baseline: FinishedRun, run: FinishedRun, gate: Gate, unlike: list[Unlike], *, file: str) -> GateResult:
@@ -100,12 +100,14 @@ def _stages(baseline: FinishedRun, run: FinishedRun, rule: GateRule) -> list[str
 
 def _p_worse(one: _Asked) -> float | None:
     """One-sided p that the change for the worse is no more than what is allowed."""
+    from scipy.special import stdtr
+
     span = one.worsening
     if span is None or span.error is None:
         return None
     if span.error == 0:
         return 0.0 if span.value > one.allowed else 1.0
-    return 0.5 * math.erfc((span.value - one.allowed) / span.error / math.sqrt(2))
+    return float(stdtr(span.degrees, (one.allowed - span.value) / span.error))
 
 
 def _check(one: _Asked, p_value: float | None) -> GateCheck:

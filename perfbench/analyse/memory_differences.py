@@ -1,9 +1,9 @@
 """Memory of one variant's server against another's.
 
 A server's steady memory is the median reading over the measured windows of one repeat. Servers that are restarted between repeats give one figure a
-start; side by side they give one a repeat of the same start, which shows how readings wander and not what another start would take. Repeats are paired
-and few, so the interval is Student's t over them; one repeat gives a difference and no interval. Variants on one server take the same memory, and are
-not compared.
+start; side by side they give one a repeat of the same start, which shows how readings wander and not what another start would take: that is allowed for
+(`starts`). Repeats are paired and few, so the interval is Student's t over them; one repeat gives a difference and no interval. Variants on one server
+take the same memory, and are not compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from perfbench.analyse.memory import over_devices
-from perfbench.analyse.stats import NO_INTERVAL, Floats, Interval, PairedDifference, student_t975
+from perfbench.analyse.starts import NO_STARTS, START_DEGREES, StartVariance
+from perfbench.analyse.stats import MOST_DEGREES, NO_INTERVAL, Floats, Interval, PairedDifference, p_value, student_t975
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.records import ServerInfo
@@ -26,11 +27,15 @@ MEMORIES = ("vram_bytes", "host_rss_bytes")
 class MemoryReadings:
     """Steady memory by variant and repeat."""
 
-    def __init__(self, trials: Sequence[AnalysedTrial], telemetry: Telemetry, servers: Mapping[str, ServerInfo]) -> None:
-        self._trials, self._telemetry, self._servers = trials, telemetry, servers
+    def __init__(
+        self, trials: Sequence[AnalysedTrial], telemetry: Telemetry, servers: Mapping[str, ServerInfo], starts: Mapping[str, str] | None = None
+    ) -> None:  # fmt: skip
+        """`starts` as for `compare.compare`."""
+        self._trials, self._telemetry, self._servers, self._starts = trials, telemetry, servers, starts or {}
 
-    def pair(self, left: str, right: str) -> tuple[str, list[tuple[float, float]]] | None:
-        """(metric, (left, right) bytes of each repeat that both have); None for one server, and where neither kind was measured for both."""
+    def pair(self, left: str, right: str) -> tuple[str, list[tuple[float, float]], list[tuple[str, str]]] | None:
+        """(metric, (left, right) bytes of each repeat that both have, their servers' starts); None for one server, and where neither kind was measured
+        for both."""
         one, other = self._servers.get(left), self._servers.get(right)
         if one is None or other is None or one.name == other.name:
             return None
@@ -38,8 +43,13 @@ class MemoryReadings:
             found = [self._by_repeat(name, server) for server in (one, other)]
             common = sorted(found[0].keys() & found[1].keys())
             if common:
-                return name, [(found[0][repeat], found[1][repeat]) for repeat in common]
+                labels = [(self._start(one, repeat), self._start(other, repeat)) for repeat in common]
+                return name, [(found[0][repeat], found[1][repeat]) for repeat in common], labels
         return None
+
+    def _start(self, server: ServerInfo, repeat: int) -> str:
+        mine = (trial.plan for trial in self._trials if trial.plan.repeat == repeat and trial.plan.variant in server.variants)
+        return next((self._starts[plan.trial] for plan in mine if plan.trial in self._starts), server.name)
 
     def _by_repeat(self, name: str, server: ServerInfo) -> dict[int, float]:
         hosted = [trial for trial in self._trials if trial.plan.variant in server.variants]
@@ -52,10 +62,8 @@ class MemoryReadings:
         return found
 
 
-def few_paired(differences: Sequence[float] | Floats) -> PairedDifference:
-    """Mean, 95% interval and two-sided p-value by Student's t; no interval for one difference."""
-    from scipy.special import stdtr
-
+def few_paired(differences: Sequence[float] | Floats, starts: StartVariance = NO_STARTS) -> PairedDifference:
+    """Mean, 95% interval and two-sided p-value by Student's t over the repeats, `starts.hidden` on top; no interval for one difference."""
     values = np.asarray(differences, dtype=np.float64)
     n = len(values)
     if n == 0:
@@ -63,7 +71,10 @@ def few_paired(differences: Sequence[float] | Floats) -> PairedDifference:
     centre = float(values.mean())
     if n == 1:
         return PairedDifference(centre, NO_INTERVAL, None, 1)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    half = student_t975(n - 1) * error
-    p_value = 2 * float(stdtr(n - 1, -abs(centre) / error)) if error > 0 else float(centre == 0)
-    return PairedDifference(centre, Interval(centre - half, centre + half), p_value, n)
+    spread = float(values.var(ddof=1)) / n
+    doubt = spread**2 / (n - 1) + starts.hidden**2 / START_DEGREES
+    both = math.sqrt(spread + starts.hidden), (spread + starts.hidden) ** 2 / doubt if doubt > 0 else MOST_DEGREES
+    # Of two repeats the spread is hardly known: what is known better must not make it look so.
+    ways = (both, (math.sqrt(spread), n - 1.0))
+    half = max(student_t975(degrees) * error for error, degrees in ways)
+    return PairedDifference(centre, Interval(centre - half, centre + half), max(p_value(centre, error, degrees) for error, degrees in ways), n)

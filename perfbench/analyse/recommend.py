@@ -95,7 +95,13 @@ def _choose(
         return faster, [*tpot, why]
     if tpot and all(one.verdict == "same" for one in between if one.metric == "tpot_s"):
         return None, [f"adapter and merged are the same within {SAME_MARGIN:.0%}: either may be served; an adapter can share its server", why, *tpot]
-    return None, ["the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals", why, *tpot]
+    return None, [f"the run cannot tell adapter and merged apart; {_what_would_help(between)}", why, *tpot]
+
+
+def _what_would_help(between: Sequence[Comparison]) -> str:
+    if any(one.starts == 1 for one in between):
+        return "each server was started once, and repeats with a start of their own (`serve.side_by_side: false`) would narrow the intervals"
+    return "more repeats or longer stages narrow the intervals"
 
 
 def _by_price(

@@ -2,8 +2,8 @@
 
 Both runs sent the same prompts in the same order, so rows are paired as in `compare`: requests by prompt and occurrence, windows by slice. Blocks of
 neighbouring rows are drawn with replacement, the same ones for both runs, and the statistic is taken of each draw (`stats` gives reasons and sources);
-repeats are clusters, whose disagreement comes on top. What changes from run to run and not from repeat to repeat (another day, another start of a server
-that all repeats share) no interval can show: the allowed change has to leave room for it, and two runs of the same thing tell how much.
+repeats are clusters, whose disagreement comes on top. What another start of the servers changes is in no single run: the interval allows for it (`starts`),
+also for the difference between one moment and another, in which it was measured.
 
 A percentile's draws come from those of a share (Woodruff 1952): where x is the p-th percentile and a draw finds a share F of the values at or below x, the
 draw's percentile is the (2p - F)-th one of the data. That needs one pass over the data however many draws there are.
@@ -17,30 +17,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfbench.analyse.stats import MIN_PAIRED, REPLICATES, Floats, between_repeats, percentile, student_t975
-
-_Z975 = 1.959963984540054
+from perfbench.analyse.starts import NO_STARTS, StartVariance
+from perfbench.analyse.stats import MIN_PAIRED, REPLICATES, Z975, Drawn, Floats, over_repeats, percentile, student_t975
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A change on one scale: its value, and REPLICATES draws of how far off it may be (None: no interval)."""
+    """A change on one scale: its value, and how far off it may be (None: no interval)."""
 
     value: float
-    draws: Floats | None
+    drawn: Drawn | None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95%."""
-        if self.draws is None:
+        if self.drawn is None:
             return None
-        low, high = np.quantile(self.draws, [0.025, 0.975])
+        low, high = np.quantile(self.drawn.draws, [0.025, 0.975])
         return self.value + float(low), self.value + float(high)
-
-    @property
-    def error(self) -> float | None:
-        """Standard error."""
-        return None if self.draws is None else float(np.std(self.draws))
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,13 @@ class Change:
 
 
 def change(
-    repeats: Sequence[tuple[Floats, Floats]], statistic: str, *, seed: int, turned: tuple[Callable[[Floats], Floats], ...] | None = None
-) -> Change | None:
+    repeats: Sequence[tuple[Floats, Floats]], statistic: str, *, seed: int, turned: tuple[Callable[[Floats], Floats], ...] | None = None,
+    starts: StartVariance = NO_STARTS,
+) -> Change | None:  # fmt: skip
     """`repeats[r]` holds (baseline, run): paired rows of equal length in sending order. `statistic` is mean, p50, p90, p95 or p99.
 
-    `turned` maps the statistic of baseline and run onto another scale, as a rate onto a price. None where a repeat has too few rows for the percentile,
-    or where there are no rows; no interval below MIN_PAIRED rows.
+    `turned` maps the statistic of baseline and run onto another scale, as a rate onto a price. `starts` is in shares of the baseline. None
+    where a repeat has too few rows for the percentile, or where there are no rows; no interval below MIN_PAIRED rows.
     """
     rng = np.random.default_rng(seed)
     sides: list[tuple[float, float]] = []
@@ -86,22 +81,23 @@ def change(
     relative = None
     if all(left > 0 for left, _ in sides) and all(bool(np.all(left_draws > 0)) for left_draws, _ in draws):
         shares = [(right / left - 1, right_draws / left_draws - 1) for (left, right), (left_draws, right_draws) in zip(sides, draws, strict=True)]
-        relative = _over_repeats(shares, rng, enough=enough)
+        relative = _shift(shares, starts, rng, enough=enough)
     means = np.mean(sides, axis=0)
-    return Change(float(means[0]), float(means[1]), _over_repeats(differences, rng, enough=enough), relative, n)
+    difference = _shift(differences, starts.scaled(float(means[0])), rng, enough=enough)
+    return Change(float(means[0]), float(means[1]), difference, relative, n)
 
 
 def _as_it_is(values: Floats) -> Floats:
     return values
 
 
-def _over_repeats(found: Sequence[tuple[float, Floats]], rng: np.random.Generator, *, enough: bool) -> Shift:
+def _shift(found: Sequence[tuple[float, Floats]], starts: StartVariance, rng: np.random.Generator, *, enough: bool) -> Shift:
     values = np.array([value for value, _ in found])
     centre = float(values.mean())
     if not enough:
         return Shift(centre, None)
     deviations = np.stack([drawn - value for value, drawn in found])
-    return Shift(centre, deviations.mean(axis=0) + between_repeats(values, deviations) * rng.standard_normal(REPLICATES))
+    return Shift(centre, over_repeats(values, deviations, starts, rng))
 
 
 class _Blocks:
@@ -111,7 +107,7 @@ class _Blocks:
         self.length = math.ceil(n ** (1 / 3))
         self.count = math.ceil(n / self.length)
         # One block, of one or two rows, has no spread to widen; there is no interval for so few rows anyway.
-        self.widen = student_t975(self.count - 1) / _Z975 * math.sqrt(self.count / (self.count - 1)) if self.count > 1 else 1.0
+        self.widen = student_t975(self.count - 1) / Z975 * math.sqrt(self.count / (self.count - 1)) if self.count > 1 else 1.0
         self.starts = rng.integers(0, n, (REPLICATES, self.count))
 
     def deviations(self, values: Floats) -> Floats:

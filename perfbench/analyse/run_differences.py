@@ -12,17 +12,17 @@ scenario's margin), Holm over everything that was compared.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, pairs_to_decide, window_slices
+from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, loop_of, pairs_to_decide, rate_start_sd, window_slices
 from perfbench.analyse.cost import StageResult, best_at_slo, server_price, stage_results
 from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.run_change import Change, Shift, change
-from perfbench.analyse.stats import Floats, Interval, PairedDifference, holm
+from perfbench.analyse.starts import START_SD, StartVariance, start_variance, starts_seen
+from perfbench.analyse.stats import MOST_DEGREES, Z975, Floats, Interval, PairedDifference, holm, p_value
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.two_runs import FinishedRun, common_stages, common_variants, only_in_one
 from perfbench.records import RunComparison, RunDifference, Unlike
@@ -30,17 +30,17 @@ from perfbench.scenario.gate import LATENCIES, RATES
 
 PRICES = ("usd_per_request", "usd_per_million_output_tokens")
 _STATISTICS = ("mean", "p95")
-_Z975 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Span:
-    """A difference with its 95% interval and standard error; the last three None where there is no interval."""
+    """A difference with its 95% interval and standard error, which are None where there is no interval; and the error's degrees of freedom."""
 
     value: float
     low: float | None = None
     high: float | None = None
     error: float | None = None
+    degrees: float = MOST_DEGREES
 
 
 def ends(span: Span | None) -> tuple[float | None, float | None, float | None]:
@@ -61,6 +61,7 @@ class Moved:
     difference: Span | None = None
     relative: Span | None = None
     n: int = 0
+    starts: int | None = None
     note: str = ""
     margin: float | None = None
     """Absolute: within it the two are the same; None: SAME_MARGIN of the baseline."""
@@ -89,18 +90,28 @@ def _empty(metric: str, statistic: str, note: str) -> Moved:
     return Moved(metric, statistic, BY_NAME[metric].unit, BY_NAME[metric].better, note=note)
 
 
-def _from_change(metric: str, statistic: str, found: Change | None, note: str) -> Moved:
+def _from_change(metric: str, statistic: str, found: Change | None, note: str, starts: int | None = None) -> Moved:
     if found is None:
         return _empty(metric, statistic, note)
-    note = "" if found.difference.draws is not None else "too few for an interval"
+    note = "" if found.difference.drawn is not None else "too few for an interval"
     relative = None if found.relative is None else _span(found.relative)
     unit, better = BY_NAME[metric].unit, BY_NAME[metric].better
-    return Moved(metric, statistic, unit, better, found.baseline, found.run, _span(found.difference), relative, found.n, note)
+    return Moved(metric, statistic, unit, better, found.baseline, found.run, _span(found.difference), relative, found.n, starts, note)
 
 
 def _span(shift: Shift) -> Span:
     interval = shift.interval
-    return Span(shift.value) if interval is None else Span(shift.value, *interval, shift.error)
+    if interval is None or shift.drawn is None:
+        return Span(shift.value)
+    return Span(shift.value, *interval, shift.drawn.error, shift.drawn.degrees)
+
+
+Both = list[tuple[AnalysedTrial, AnalysedTrial]]
+
+
+def _labels(baseline: FinishedRun, run: FinishedRun, both: Both) -> list[tuple[str, str]]:
+    """The servers' starts; a run whose starts are not known counts as one."""
+    return [(baseline.starts.get(old.plan.trial, "baseline"), run.starts.get(new.plan.trial, "run")) for old, new in both]
 
 
 def _seed(*names: str) -> int:
@@ -112,9 +123,11 @@ def _latency(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, 
     if not both:
         return _empty(metric, statistic, "no repeat that both runs can use (void trials are left out)")
     rows = [_paired_rows(old, new, metric) for old, new in both]
-    found = change(rows, statistic, seed=_seed(variant, stage, metric, statistic))
+    labels = [pair for pair, (old, _) in zip(_labels(baseline, run, both), rows, strict=True) if len(old)]
+    allowance = start_variance(labels, START_SD[loop_of(both[0][0])])
+    found = change(rows, statistic, seed=_seed(variant, stage, metric, statistic), starts=allowance)
     few = f"too few requests for {statistic}" if any(len(old) for old, _ in rows) else "no request was answered by both"
-    return _from_change(metric, statistic, found, few)
+    return _from_change(metric, statistic, found, few, starts_seen(labels) if labels else None)
 
 
 def _paired_rows(old: AnalysedTrial, new: AnalysedTrial, metric: str) -> tuple[Floats, Floats]:
@@ -128,14 +141,29 @@ def _paired_rows(old: AnalysedTrial, new: AnalysedTrial, metric: str) -> tuple[F
 def _rate(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, metric: str) -> Moved:
     if run.experiment.stages[stage].arrival != "closed":
         return _empty(metric, "rate", "the schedule sets the rate of an open-loop stage")
-    rows = _sliced(_repeats(baseline, run, variant, stage), run, metric)
+    both = _sliced(_repeats(baseline, run, variant, stage), run, metric)
     note = "no repeat that both runs can use, or the scenario has no SLO" if metric == "goodput_per_s" else "no repeat that both runs can use, or no usage"
-    return _from_change(metric, "rate", change(rows, "mean", seed=_seed(variant, stage, metric)) if rows else None, note)
+    if not both:
+        return _empty(metric, "rate", note)
+    starts, labels = _rate_starts(baseline, run, both, metric)
+    found = change([rows for _, rows in both], "mean", seed=_seed(variant, stage, metric), starts=starts)
+    return _from_change(metric, "rate", found, note, starts_seen(labels))
 
 
-def _sliced(both: list[tuple[AnalysedTrial, AnalysedTrial]], run: FinishedRun, metric: str) -> list[tuple[Floats, Floats]]:
-    slices = [(window_slices(old, metric, run.experiment), window_slices(new, metric, run.experiment)) for old, new in both]
-    return [(old, new) for old, new in slices if old is not None and new is not None]
+Sliced = list[tuple[tuple[AnalysedTrial, AnalysedTrial], tuple[Floats, Floats]]]
+
+
+def _sliced(both: Both, run: FinishedRun, metric: str) -> Sliced:
+    """Trials and their rates by slice, where both can be told."""
+    slices = [(pair, (window_slices(pair[0], metric, run.experiment), window_slices(pair[1], metric, run.experiment))) for pair in both]
+    return [(pair, (old, new)) for pair, (old, new) in slices if old is not None and new is not None]
+
+
+def _rate_starts(baseline: FinishedRun, run: FinishedRun, both: Sliced, metric: str) -> tuple[StartVariance, list[tuple[str, str]]]:
+    """What starts add to the relative change of a rate; and the starts."""
+    labels, trials = _labels(baseline, run, [pair for pair, _ in both]), [old for (old, _), _ in both]
+    mean = sum(float(old.mean()) for _, (old, _) in both) / len(both)
+    return start_variance(labels, rate_start_sd(metric, trials, mean, run.experiment) / mean if mean else 0.0), labels
 
 
 def _memory(baseline: FinishedRun, run: FinishedRun, variant: str, metric: str) -> Moved:
@@ -157,15 +185,17 @@ def _price(baseline: FinishedRun, run: FinishedRun, variant: str, metric: str) -
     if at[0] is None or at[1] is None:
         return _empty(metric, "price", "no stage of one run meets the SLO" if run.experiment.slo else "no trial can be used")
     rate = "goodput_per_s" if run.experiment.slo else "requests_per_s"
-    rows = _sliced(_repeats(baseline, run, variant, at[0].stage, at[1].stage), run, rate)
-    if not rows:
+    both = _sliced(_repeats(baseline, run, variant, at[0].stage, at[1].stage), run, rate)
+    if not both:
         return _empty(metric, "price", "no repeat that both runs can use, or an open-loop stage whose rate the schedule sets")
     turned = tuple(_priced(hour, result, metric) for hour, result in zip((hours[0], hours[1]), (at[0], at[1]), strict=True))
     if None in turned:
         return _empty(metric, "price", "answers came without usage")
-    found = change(rows, "mean", seed=_seed(variant, metric), turned=tuple(one for one in turned if one is not None))
+    starts, labels = _rate_starts(baseline, run, both, rate)
+    rows = [rows for _, rows in both]
+    found = change(rows, "mean", seed=_seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts)
     note = f"at stage {at[0].stage}, then {at[1].stage}" if at[0].stage != at[1].stage else ""
-    result = _from_change(metric, "price", found, "")
+    result = _from_change(metric, "price", found, "", starts_seen(labels))
     return result if not note else Moved(**{**vars(result), "note": "; ".join(part for part in (note, result.note) if part)})
 
 
@@ -200,7 +230,7 @@ def _quality(baseline: FinishedRun, run: FinishedRun, variant: str) -> Moved:
         return Moved(metric, "share", "share", "higher", note=problem or f"a run has no {metric}")
     paired = paired_difference(old, new, metric, reading_of(quality, new))
     low, high = paired.interval(0.95)
-    error = (high - low) / 2 / _Z975
+    error = (high - low) / 2 / Z975
     relative = None if not shares[0] else Span(paired.value / shares[0], low / shares[0], high / shares[0], error / shares[0])
     return Moved(metric, "share", "share", "higher", shares[0], shares[1], Span(paired.value, low, high, error), relative, len(new), margin=quality.margin)
 
@@ -234,32 +264,31 @@ def _everything(baseline: FinishedRun, run: FinishedRun, variant: str) -> Iterat
 
 
 def _paired(one: Moved) -> PairedDifference:
-    """As `compare` knows it: p from the normal curve with the interval's spread."""
+    """As `compare` knows it."""
     span = one.difference
     if span is None or span.low is None or span.high is None or span.error is None:
         return PairedDifference(None if span is None else span.value, Interval(None, None), None, one.n)
-    p_value = math.erfc(abs(span.value) / span.error / math.sqrt(2)) if span.error > 0 else float(span.value == 0)
-    return PairedDifference(span.value, Interval(span.low, span.high), p_value, one.n)
+    return PairedDifference(span.value, Interval(span.low, span.high), p_value(span.value, span.error, span.degrees), one.n)
 
 
-def _difference(variant: str, stage: str, one: Moved, paired: PairedDifference, p_value: float | None, tests: int) -> RunDifference:
+def _difference(variant: str, stage: str, one: Moved, paired: PairedDifference, adjusted_p: float | None, tests: int) -> RunDifference:
     (value, low, high), (relative, relative_low, relative_high) = ends(one.difference), ends(one.relative)
     margin = one.margin if one.margin is not None else SAME_MARGIN * abs(one.baseline or 0.0)
-    verdict = _verdict(one, margin, p_value)
+    verdict = _verdict(one, margin, adjusted_p)
     return RunDifference(
         variant=variant, stage=stage, metric=one.metric, statistic=one.statistic, unit=one.unit, baseline=one.baseline, value=one.run,
         difference=value, ci95_low=low, ci95_high=high, relative=relative, relative_ci95_low=relative_low, relative_ci95_high=relative_high,
-        n=one.n, verdict=verdict, note=one.note,
+        n=one.n, verdict=verdict, starts=one.starts, note=one.note,
         n_to_decide=pairs_to_decide(paired, margin / SAME_MARGIN, tests) if verdict == "cannot tell" else None,
     )  # fmt: skip
 
 
-def _verdict(one: Moved, margin: float, p_value: float | None) -> Verdict:
+def _verdict(one: Moved, margin: float, adjusted_p: float | None) -> Verdict:
     span = one.difference
-    if span is None or span.low is None or span.high is None or p_value is None:
+    if span is None or span.low is None or span.high is None or adjusted_p is None:
         return "cannot tell"
     if -margin <= span.low and span.high <= margin:
         return "same"
-    if p_value < ALPHA and (span.low > 0 or span.high < 0):
+    if adjusted_p < ALPHA and (span.low > 0 or span.high < 0):
         return "better" if (span.value < 0) == (one.better == "lower") else "worse"
     return "cannot tell"

@@ -4,8 +4,8 @@ Requests of one trial share queues and batches: neighbours are alike, and the te
 trial; here stands the one for two of them that were driven alike:
 
 - `paired_interval`: circular block bootstrap (Politis & Romano 1992) over prompts in sending order inside each repeat, block length n^(1/3) (Hall, Horowitz
-  & Jing 1995), widened for small n as in Hesterberg 2015, "What teachers should know about the bootstrap", 5.3; where there are several repeats, their
-  disagreement comes on top as a second level.
+  & Jing 1995), widened for small n as in Hesterberg 2015, "What teachers should know about the bootstrap", 5.3; repeats, and starts of the servers, are the
+  second level (`over_repeats`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from perfbench.analyse.starts import NO_STARTS, START_DEGREES, StartVariance
+
 Floats = npt.NDArray[np.float64]
 
-BATCHES = 8
-"""Degrees of freedom that each repeat's own noise is credited with when repeats are tested for disagreement."""
+MOST_DEGREES = 1e6
+"""Student's t is the normal curve long before."""
+CONFLICT_P = 0.05
+"""Repeats that disagree so much that one in twenty would by chance are not what the allowance was made for."""
 MIN_PAIRED = 8
 """Fewer prompts than this give no interval: a bootstrap of so few values cannot show what it has not seen."""
 REPLICATES = 2000
@@ -60,18 +64,18 @@ def percentile(values: Floats, percent: float) -> float | None:
     return float(np.quantile(values, percent / 100, method="inverted_cdf"))
 
 
-def student_t975(degrees: int) -> float:
+def student_t975(degrees: float) -> float:
     """97.5th percentile of Student's t."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.975))
 
 
-def paired_interval(repeats: Sequence[Floats], *, seed: int) -> PairedDifference:
+def paired_interval(repeats: Sequence[Floats], *, seed: int, starts: StartVariance = NO_STARTS) -> PairedDifference:
     """Mean paired difference with a 95% interval.
 
-    repeats[r] holds one difference a prompt, in sending order; every repeat counts the same. With one repeat the interval speaks of this trial's prompts only:
-    what changes from one start of a server to the next is seen with two or more. No interval below MIN_PAIRED prompts in a repeat.
+    repeats[r] holds one difference a prompt, in sending order; every repeat counts the same. `starts` is what other starts of the servers would add, in the
+    square of the difference's unit. No interval below MIN_PAIRED prompts in a repeat.
     """
     series = [values for values in repeats if len(values)]
     n = sum(len(values) for values in series)
@@ -83,25 +87,42 @@ def paired_interval(repeats: Sequence[Floats], *, seed: int) -> PairedDifference
         return PairedDifference(centre, NO_INTERVAL, None, n)
     rng = np.random.default_rng(seed)
     deviations = np.stack([_block_deviations(values - values.mean(), rng) for values in series])
-    shifts = deviations.mean(axis=0) + between_repeats(means, deviations) * rng.standard_normal(REPLICATES)
-    low, high = np.quantile(shifts, [0.025, 0.975])
-    return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), _p_value(centre, shifts), n)
+    drawn = over_repeats(means, deviations, starts, rng)
+    low, high = np.quantile(drawn.draws, [0.025, 0.975])
+    return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), p_value(centre, drawn.error, drawn.degrees), n)
 
 
-def between_repeats(means: Floats, deviations: Floats) -> float:
-    """Standard error that the repeats' own disagreement adds; 0 for one repeat, which cannot show it.
+class Drawn(NamedTuple):
+    """How far off a mean over repeats may be: REPLICATES draws whose 2.5% and 97.5% ends are the interval's, standard error, degrees of freedom."""
 
-    Normal and not resampled: two or three repeats have only a handful of resamples. The repeats' spread holds their inner noise too, which makes the sum
-    careful. Where they disagree by more than that noise (F test at DISAGREE_P), they are what the interval rests on, so Student's t for so few widens it.
+    draws: Floats
+    error: float
+    degrees: float
+
+
+def over_repeats(means: Floats, deviations: Floats, starts: StartVariance, rng: np.random.Generator) -> Drawn:
+    """Repeats as clusters. `deviations[r]` are draws of what repeat r's mean is off by, as its own requests show it.
+
+    The variance of one repeat's mean is what its requests show plus what starts add (`starts.seen`), moderated by the repeats' own spread: the former counts
+    as START_DEGREES degrees of freedom and the spread as R - 1 (Smyth 2004, "Linear models and empirical Bayes methods", moderated t). So one repeat rests
+    on the allowance, two on both, and many on themselves. Where the spread is far beyond what is known (F test at CONFLICT_P), the repeats speak alone.
+    What no repeat shows, `starts.hidden`, comes on top. Student's t with Satterthwaite's degrees of freedom takes in how well each part is known.
     """
     from scipy.special import fdtrc
 
     count = len(means)
-    if count < 2:
-        return 0.0
-    spread, noise = float(np.var(means, ddof=1)), float(np.mean(np.var(deviations, axis=1)))
-    disagree = spread > 0 and (noise == 0 or fdtrc(count - 1, count * BATCHES, spread / noise) < DISAGREE_P)
-    return math.sqrt(spread / count) * (student_t975(count - 1) / Z975 if disagree else 1.0)
+    inner = float(np.mean(np.var(deviations, axis=1)))
+    known, spread = inner + starts.seen, float(np.var(means, ddof=1)) if count > 1 else 0.0
+    conflict = spread > 0 and (known == 0 or fdtrc(count - 1, START_DEGREES, spread / known) < CONFLICT_P)
+    weight = 0.0 if conflict else START_DEGREES / (START_DEGREES + count - 1)
+    visible = (weight * known + (1 - weight) * spread) / count
+    variance = max(inner / count, visible + starts.hidden)
+    doubt = (weight * starts.seen / count + starts.hidden) ** 2 / START_DEGREES
+    doubt += ((1 - weight) * spread / count) ** 2 / (count - 1) if count > 1 else 0.0
+    degrees = min(variance**2 / doubt, MOST_DEGREES) if doubt > 0 else MOST_DEGREES
+    more = math.sqrt(max(0.0, variance - inner / count))
+    draws = deviations.mean(axis=0) + more * rng.permutation(_normal_scores())
+    return Drawn(draws * (student_t975(degrees) / Z975), math.sqrt(variance), degrees)
 
 
 def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
@@ -117,12 +138,18 @@ def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(block_sums[starts].sum(axis=1) / (blocks * length) * widen)
 
 
-def _p_value(centre: float, shifts: Floats) -> float:
-    """Two-sided, from the normal curve with the replicates' spread: finer than the replicates' count, as Holm needs over many comparisons."""
-    spread = float(np.std(shifts))
-    if spread == 0.0:
-        return 1.0 if centre == 0.0 else 0.0
-    return math.erfc(abs(centre) / spread / math.sqrt(2))
+def _normal_scores() -> Floats:
+    """REPLICATES values whose spread and ends are the normal curve's: drawn ones would miss by 2%."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri((np.arange(REPLICATES) + 0.5) / REPLICATES))
+
+
+def p_value(value: float, error: float, degrees: float) -> float:
+    """Two-sided, of a value against 0 by Student's t: finer than the draws' count, as Holm needs over many comparisons."""
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(degrees, -abs(value) / error)) if error > 0 else float(value == 0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -26,7 +26,7 @@ from perfbench.analyse.stages import stage_summaries
 from perfbench.analyse.steady import kept, steady_state
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependence_of, energy_summary, metric_summaries, rates, request_counts
-from perfbench.analyse.window import read_requests, scheduled_in_window, trial_outcomes
+from perfbench.analyse.window import read_requests, scheduled_in_window, server_starts, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
     CapacitySummary,
@@ -62,7 +62,8 @@ def summarise(folder: RunFolder) -> Summary:
         )
         for variant in experiment.variants
     }
-    comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant))
+    starts = server_starts(folder)
+    comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant, starts), starts)
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
     faithful = fidelity(folder, manifest, experiment, quality)
     at_slo = {

@@ -15,7 +15,7 @@ from typing import Any
 from perfbench.analyse.answers import answers_of
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.trials import AnalysedTrial
-from perfbench.analyse.window import read_requests, trial_outcomes
+from perfbench.analyse.window import read_requests, server_starts, trial_outcomes
 from perfbench.errors import InputError, NotComparableError
 from perfbench.records import Manifest, QualityRecord, Summary, Unlike
 from perfbench.results import RunFolder
@@ -41,6 +41,8 @@ class FinishedRun:
     trials: dict[tuple[str, str, int], AnalysedTrial]
     """By variant, stage and repeat; void trials too."""
     quality: dict[str, list[QualityRecord]]
+    starts: dict[str, str]
+    """Trial -> the start of the server that answered it."""
 
     def usable(self, variant: str, stage: str) -> dict[int, AnalysedTrial]:
         """By repeat; void trials enter no verdict."""
@@ -64,7 +66,7 @@ def finished_run(path: str | Path) -> FinishedRun:
         for plan in manifest.trials
         if plan.trial in outcomes and keys[plan.trial] in told
     }
-    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment))
+    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment), server_starts(folder))
 
 
 def check_comparable(baseline: FinishedRun, run: FinishedRun, allow: Collection[str]) -> list[Unlike]:

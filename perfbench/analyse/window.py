@@ -14,6 +14,7 @@ window opens, so that requests in flight at its start balance those in flight at
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -31,6 +32,21 @@ _KEPT = ("trial", "prompt_id", "scheduled_ns", "sent_ns", "end_ns", "status", "e
 def trial_outcomes(folder: RunFolder) -> dict[str, TrialOutcome]:
     """trial -> what the load process said of it; only trials that the journal names as finished."""
     return {trial: msgspec.convert(data, TrialOutcome) for trial, data in folder.finished("trial_finished").items()}
+
+
+def server_starts(folder: RunFolder) -> dict[str, str]:
+    """Trial -> the start of the server that answered it; a label that no other start has."""
+    variants = {plan.trial: plan.variant for plan in folder.manifest().trials}
+    counts: Counter[str] = Counter()
+    now: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for entry in folder.journal():
+        if entry.event == "server_ready":
+            counts[entry.key] += 1
+            now |= {variant: f"{folder.path.resolve()} {entry.key} {counts[entry.key]}" for variant in entry.data["variants"]}
+        elif entry.event == "trial_finished" and variants.get(entry.key) in now:
+            found[entry.key] = now[variants[entry.key]]
+    return found
 
 
 def read_requests(folder: RunFolder, trials: Iterable[str]) -> dict[str, pl.DataFrame]:

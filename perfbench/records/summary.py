@@ -272,7 +272,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     verdict: Literal["better", "worse", "same", "cannot tell"]
     n_to_decide: int | None = None
-    """Pairs that would tell (80% power), if difference and noise stay as they are; None where it is told, or where no practical number would do."""
+    """Pairs that would tell (80% power), if difference and noise stay as they are and the pairs come from as many more repeats, each with its own start of
+    the servers; None where it is told, or where no practical number would do."""
+    starts: int | None = None
+    """Starts of each server behind it; 0 where both are one server. With 1, the interval allows for what another start would change (analyse/starts.py)."""
     from_length: Estimate | None = None
     """The part of `difference` that comes from answers of another length; None where lengths are not known or do not enter."""
     from_speed: Estimate | None = None

@@ -41,6 +41,8 @@ class RunDifference(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs: requests that both runs answered, slices of windows, or samples."""
     verdict: Literal["better", "worse", "same", "cannot tell"]
     n_to_decide: int | None = None
+    starts: int | None = None
+    """Starts of each run's server behind it, where starts enter; with 1, the interval allows for what another start would change (analyse/starts.py)."""
     note: str = ""
     """Why there is no figure or no interval; else empty."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perfbench.analyse.metrics import metric_label
+from perfbench.analyse.starts import START_SD
 from perfbench.records import Comparison, Summary
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, metric_title, metric_unit
@@ -35,7 +38,7 @@ def comparison_table(summary: Summary) -> Table:
         Column("Difference", "right - left, with its 95 % interval"), Column("Relative", "difference over left"), Column("Verdict", align="left"),
         Column("From answer length", "the part of the difference that comes from answers of another length, with its 95 % interval"),
         Column("Pairs", "prompts that both answered; parts of windows for rates, repeats for memory"),
-        Column("Would tell", "pairs that would tell with 80 % power, if difference and noise stay as they are"),
+        Column("Would tell", "pairs that would tell with 80 % power, if they come from more repeats, each with its own starts of the servers"),
     )  # fmt: skip
     rows = tuple(
         (
@@ -47,9 +50,19 @@ def comparison_table(summary: Summary) -> Table:
     )  # fmt: skip
     caption = (
         "Right minus left, paired by prompt; the verdict is on the right one. same: the whole interval is too small to choose by. "
-        "cannot tell: the difference may be chance."
+        f"cannot tell: the difference may be chance.{started_once(summary.comparisons)}"
     )
     return Table("comparisons", "Differences", caption, columns, rows)
+
+
+def started_once(comparisons: Sequence[Comparison]) -> str:
+    """The sentence for servers whose other starts no repeat has seen; empty where there are none."""
+    if not any(one.starts == 1 for one in comparisons):
+        return ""
+    closed, queued = START_SD["closed"], START_SD["open"]
+    return (
+        f" Servers were started once: intervals allow for what another start would change (each by {closed:.1%} of the figure, in open loop {queued:.1%})."
+    )
 
 
 def _length_cell(comparison: Comparison, unit: str) -> Cell:
@@ -94,7 +107,8 @@ def adapter_tax_table(summary: Summary, stage: str) -> Table:
         (Cell(step), *(_step_cell(steps[metric].get(step), metric_unit(summary, metric)) for metric in metrics), Cell(meanings[step]))
         for step in (f"{left} → {right}" for left, right, _ in steps_of(summary)) if step in meanings
     )  # fmt: skip
-    caption = "What each step adds (right minus left, paired by prompt), and whether it is for the better."
+    steps_shown = [one for found in steps.values() for one in found.values()]
+    caption = f"What each step adds (right minus left, paired by prompt), and whether it is for the better.{started_once(steps_shown)}"
     return Table(f"adapter-tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows, details="Below each figure: its 95 % interval.")
 
 
@@ -121,7 +135,8 @@ def tax_table(summary: Summary, stage: str) -> Table:
         for metric in HEADLINE_METRICS
         for one in summary.comparisons if (one.left, one.right, one.metric) == (left, right, metric) and one.stage in (stage, "")
     )  # fmt: skip
-    caption = "Right minus left, paired by prompt (rates by part of the window, memory by repeat)."
+    shown = [one for one in summary.comparisons if one.stage in (stage, "")]
+    caption = f"Right minus left, paired by prompt (rates by part of the window, memory by repeat).{started_once(shown)}"
     return Table(f"tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows)
 
 

@@ -33,8 +33,8 @@ def _variant_table(comparison: RunComparison, variant: str) -> Table:
         for one in comparison.differences if one.variant == variant
     )  # fmt: skip
     caption = (
-        "Run minus baseline, paired by prompt or by part of the window; the verdict is on the run. An interval knows requests and repeats, and not what "
-        "changes from one day or server start to the next: two runs of the same thing show that."
+        "Run minus baseline, paired by prompt or by part of the window; the verdict is on the run. An interval knows requests and repeats, and allows for "
+        "what another start of the servers changes; not for another day of the machine: two runs of the same thing show that."
     )
     return Table(f"runs-{variant}", f"{variant}: run against baseline", caption, columns, rows)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from perfbench.analyse.compare import pairs, pairs_to_decide, verdict_of
-from perfbench.analyse.stats import Interval, PairedDifference
+from perfbench.analyse.starts import START_SD
+from perfbench.analyse.stats import Interval, PairedDifference, student_t975
 from perfbench.analyse.summarise import summarise
 from perfbench.records import Comparison
 
@@ -16,8 +17,11 @@ CLOSED = {"name": "one", "arrival": "closed", "concurrency": 1, "warmup_s": 2.0,
 
 
 def _compare(run: Any, by_variant: dict[str, list[Any]], *, stage: dict[str, Any] = CLOSED, **given: Any) -> dict[tuple[str, str, str], Comparison]:
-    outcomes = given.pop("outcomes", {})
+    """Of variants on one server, where a difference holds no start of a server and is exact; or of one each."""
+    outcomes, one_server = given.pop("outcomes", {}), given.pop("one_server", True)
     run.manifest([f"{variant}.one.r0" for variant in by_variant], variants=list(by_variant), load={"stages": [stage]}, **given)
+    if one_server:
+        run.server("both", list(by_variant))
     for variant, records in by_variant.items():
         run.trial(f"{variant}.one.r0", records, **outcomes.get(variant, {}))
     return {(one.left, one.right, one.metric): one for one in summarise(run.folder).comparisons}
@@ -53,6 +57,27 @@ def test_a_certain_difference(run: Any, record: Any) -> None:
     assert (tpot.n, tpot.verdict, tpot.stage) == (16, "better", "one")
     assert (e2e.difference, e2e.relative, e2e.verdict) == (pytest.approx(-0.2), pytest.approx(-0.2 / 1.5), "better")
     assert (ttft.difference, ttft.verdict) == (pytest.approx(0.0, abs=1e-9), "same")
+
+
+def test_one_start_of_each_server_is_allowed_for(run: Any, record: Any) -> None:
+    """The same requests on two servers: t(4) x sqrt(2) x START_SD of the left figure on either side; a fifth is still told."""
+    by_variant = {"adapter": _requests(record, "adapter", tpot=0.25), "merged": _requests(record, "merged", tpot=0.2)}
+    found = _compare(run, by_variant, one_server=False)
+    tpot, e2e, ttft = (found["adapter", "merged", metric] for metric in ("tpot_s", "e2e_s", "ttft_s"))
+    allowed = student_t975(4) * 2**0.5 * START_SD["closed"]
+    assert (tpot.ci95_low, tpot.ci95_high) == pytest.approx((-0.05 - allowed * 0.25, -0.05 + allowed * 0.25), rel=1e-3)
+    assert (tpot.starts, tpot.verdict, ttft.verdict) == (1, "better", "cannot tell")
+    assert e2e.from_length is not None and e2e.from_speed is not None
+    assert (e2e.from_length.ci95_low, e2e.from_length.ci95_high) == (0.0, 0.0), "a start does not change how long answers are"
+    assert e2e.from_speed.ci95_high == pytest.approx(-0.2 + allowed * 1.5, rel=1e-3)
+
+
+def test_goodput_moves_by_the_requests_that_are_near_the_limit(run: Any, record: Any) -> None:
+    """All requests at the limit, so that a slower start would lose them all: nothing can be told. Far below it, the rate is what moves."""
+    by_variant = {"adapter": _requests(record, "adapter", ttft=0.5), "merged": _requests(record, "merged", ttft=0.5)}
+    near = _compare(run, by_variant, one_server=False, slo={"ttft_s": {"p50": 0.505}})["adapter", "merged", "goodput_per_s"]
+    assert near.relative == pytest.approx(0.0) and near.ci95_high is not None
+    assert near.ci95_high > 0.15 * 1.6, "of 1.6 good requests a second"
 
 
 def test_requests_are_paired_by_prompt_and_occurrence(run: Any, record: Any) -> None:

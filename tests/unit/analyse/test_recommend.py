@@ -14,11 +14,14 @@ STAGE = {"arrival": "closed", "concurrency": 1, "warmup_s": 2.0, "duration_s": 1
 PRICED: dict[str, Any] = {"cost": {"server_hour_usd": 36.0}, "slo": {"ttft_s": {"p50": 1.0}}}
 
 
-def _recommend(run: Any, by_trial: dict[str, list[Any]], **given: Any) -> Recommendation:
+def _recommend(run: Any, by_trial: dict[str, list[Any]], *, one_server: bool = True, **given: Any) -> Recommendation:
+    """On one server a difference holds no start, and hand-set figures are exact."""
     stages = list(dict.fromkeys(trial.split(".")[1] for trial in by_trial))
     variants = list(dict.fromkeys(trial.split(".")[0] for trial in by_trial))
     load = {"stages": [{**STAGE, "name": stage} for stage in stages]}
     run.manifest(list(by_trial), **{"variants": variants, "load": load, **given})
+    if one_server:
+        run.server("both", variants)
     for trial, records in by_trial.items():
         run.trial(trial, records)
     recommendation: Recommendation = summarise(run.folder).recommendation
@@ -125,6 +128,13 @@ def test_no_difference_is_no_recommendation(run: Any, record: Any) -> None:
     found = _recommend(run, noisy)
     assert found.serve is None
     assert found.reasons[0] == "the run cannot tell adapter and merged apart; more repeats or longer stages narrow the intervals"
+
+
+def test_two_servers_of_one_start_each_are_not_called_the_same(run: Any, record: Any) -> None:
+    """Every request takes as long in both, and yet another start could differ by more than the margin."""
+    found = _recommend(run, _both(record, {"tpot": 0.25}, {"tpot": 0.25}), one_server=False)
+    assert found.serve is None
+    assert found.reasons[0].startswith("the run cannot tell adapter and merged apart; each server was started once, and repeats with a start of their own")
 
 
 def test_a_variant_whose_quality_fails_is_out(run: Any, record: Any, quality_block: Any) -> None:

@@ -32,7 +32,7 @@ def test_percentiles_are_measured_values(statistic: str, expected: float) -> Non
 def test_too_few_for_the_percentile_and_for_an_interval() -> None:
     assert change([(RAMP[:50], RAMP[:50])], "p99", seed=1) is None
     few = change([(RAMP[:5], RAMP[:5])], "mean", seed=1)
-    assert few is not None and few.difference.interval is None and few.difference.error is None
+    assert few is not None and few.difference.interval is None and few.difference.drawn is None
     assert change([], "mean", seed=1) is None
     assert change([(RAMP[:0], RAMP[:0])], "mean", seed=1) is None
 

@@ -1,0 +1,73 @@
+"""What another start of the servers would change, and how much of it a comparison has seen.
+
+Two servers of the same thing are not equally fast: where memory lands, which cores threads are put on, what the machine does beside. All requests of one
+start share that, so no number of them shows it. Repeats show it as far as servers were started anew between them. What they cannot show is allowed for:
+START_SD of the left figure for each server, measured on restarts (benchmarks/statistics/RESULTS.md), and worth START_DEGREES degrees of freedom, since it
+was measured on one machine and stands for all.
+
+With the label of the start that answered each trial, the mean difference over R repeats holds each start with a known weight; c, the sum of squared
+weights, is what starts add to its variance, in units of START_SD^2. The repeats' own spread holds g = R / (R - 1) (m - c) of it in each repeat, m being 2 where
+left and right are two servers and 0 where they are one. The rest, c - g / R, is hidden:
+
+    one repeat, or all of one start              c = 2        g = 0    hidden 2      all by allowance
+    every repeat of another start                c = 2 / R    g = 2    hidden 0      repeats tell
+    two repeats, one server kept between them    c = 1.5      g = 1    hidden 1
+    variants on one server                       c = 0        g = 0    hidden 0      the start is the same for both
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+START_SD = {"closed": 0.01, "open": 0.03}
+"""Standard deviation between starts of the same server, as a share of the figure. In open loop the queue multiplies it: by 1 / (1 - load)."""
+MEMORY_SD = 0.01
+START_DEGREES = 4.0
+
+
+@dataclass(frozen=True)
+class StartVariance:
+    """What starts add to the variance of a difference; as shares of the left figure until `scaled`."""
+
+    seen: float = 0.0
+    """To that of each repeat, where the repeats' spread shows it."""
+    hidden: float = 0.0
+    """To that of the mean over repeats, where it does not."""
+
+    def scaled(self, size: float) -> StartVariance:
+        """In the square of the figure's unit; `size` is the figure."""
+        return StartVariance(self.seen * size**2, self.hidden * size**2)
+
+
+NO_STARTS = StartVariance()
+
+
+def start_variance(labels: Sequence[tuple[str, str]], sd: float) -> StartVariance:
+    """Of the mean difference over repeats, labels[r] being the starts of left and right in repeat r and `sd` what one start varies by."""
+    repeats = len(labels)
+    if not repeats:
+        return NO_STARTS
+    weights: Counter[str] = Counter()
+    for left, right in labels:
+        weights[left] -= 1
+        weights[right] += 1
+    mean = sum(weight**2 for weight in weights.values()) / repeats**2
+    if repeats == 1:
+        return StartVariance(hidden=mean * sd**2)
+    each = sum(2 for left, right in labels if left != right) / repeats
+    seen = max(0.0, repeats / (repeats - 1) * (each - mean))
+    return StartVariance(seen * sd**2, max(0.0, mean - seen / repeats) * sd**2)
+
+
+def starts_seen(labels: Sequence[tuple[str, str]]) -> int:
+    """Starts of each side, of the one that has fewer; 0 where left and right are one server."""
+    if all(left == right for left, right in labels):
+        return 0
+    return min(len({pair[side] for pair in labels}) for side in (0, 1))
+
+
+def labels_of(both: Sequence[tuple[str, str]], starts: Mapping[str, str], sides: tuple[str, str]) -> list[tuple[str, str]]:
+    """Starts of paired trials (left, right); trials whose start is not known count as one start of their side's name."""
+    return [(starts.get(left, sides[0]), starts.get(right, sides[1])) for left, right in both]
