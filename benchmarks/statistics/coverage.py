@@ -81,8 +81,13 @@ def truth_of(model: partial[queues.Window], rng: np.random.Generator) -> Truth:
     rho = model.keywords.get("rho")
     if model.func is queues.single:  # exact: Exponential(1 - rho)
         return Truth(1 / (1 - rho), {p: -math.log(1 - p / 100) / (1 - rho) for p in (50, 95, 99)}, rho, -math.log(0.1) / (1 - rho))
-    rate = rho * queues.SLOTS if rho is not None else model.keywords["streams"] / float(long.spent.mean())
-    return Truth(float(long.spent.mean()), {p: float(np.quantile(long.spent, p / 100)) for p in (50, 95, 99)}, rate, limit)
+    if rho is None:  # exact: eight services at a time, or as many as there are streams
+        streams = model.keywords["streams"]
+        rate = float(min(streams, queues.SLOTS))
+        mean = streams / rate
+    else:
+        rate, mean = rho * queues.SLOTS, float(long.spent.mean())
+    return Truth(mean, {p: float(np.quantile(long.spent, p / 100)) for p in (50, 95, 99)}, rate, limit)
 
 
 def intervals(window: queues.Window, k: int, n: int, closed: bool, truth: Truth) -> Iterator[tuple[str, Interval, float]]:

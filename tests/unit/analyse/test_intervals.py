@@ -93,8 +93,8 @@ def test_percentile_interval_holds_the_percentile_and_moves_with_any_rising_curv
         return
     middle = percentile(values, percent)
     assert middle is not None and low <= middle <= high
-    assert {low, high} <= set(values.tolist())
-    assert percentile_interval(values * 8.0, percent, ANY) == (low * 8.0, high * 8.0)
+    assert values.min() <= low <= high <= values.max()
+    assert percentile_interval(values * 8.0, percent, ANY) == (pytest.approx(low * 8.0), pytest.approx(high * 8.0))
 
 
 @settings(deadline=None, max_examples=50)
@@ -116,6 +116,31 @@ def test_rate_by_hand() -> None:
     assert rate_interval(even[:15], np.ones(15), 8.0, CLOSED) == (None, None)
 
 
+@pytest.mark.parametrize(("streams", "ended", "slices"), [(4, 100, 8), (16, 100, 4), (16, 300, 7), (64, 150, 4), (64, 127, 0), (64, 2000, 8)])
+def test_slices_of_a_closed_loop_hold_several_requests_a_stream(streams: int, ended: int, slices: int) -> None:
+    """At 2.5 a slice, 300 ends of 16 streams make 7 slices; 127 of 64 streams are fewer than two each, and give no interval."""
+    given_streams = dependence(closed=True, in_flight=np.full(ended, streams - 1.0))
+    at = np.linspace(0, 10, ended, endpoint=False)
+    amounts = np.random.default_rng(1).uniform(0.5, 1.5, ended)
+    found = rate_interval(at, amounts, 10.0, given_streams)
+    if not slices:
+        assert found == (None, None)
+        return
+    rates = np.bincount((at * slices / 10).astype(int), weights=amounts) * slices / 10
+    half = student_t975(slices - 1) * rates.std(ddof=1) / slices**0.5
+    assert found == (pytest.approx(rates.mean() - half), pytest.approx(rates.mean() + half))
+
+
+def test_percentile_interval_by_hand() -> None:
+    """1..400 in an order in which every batch of 50 has 23 to 27 of the lower half: 23.5 to 26.5 would not be whole."""
+    below = [23, 27, 24, 26, 25, 25, 24, 26]
+    low_half, high_half = iter(range(1, 201)), iter(range(201, 401))
+    values = np.array([float(next(low_half) if k < count else next(high_half)) for count in below for k in range(50)])
+    half = student_t975(7) * np.std(np.array(below) / 50, ddof=1) / 8**0.5
+    found = percentile_interval(values, 50, Dependence(batches=8, queue_time=1.0, needed=1.0))
+    assert found == (pytest.approx(400 * (0.5 - half) + 0.5), pytest.approx(400 * (0.5 + half) + 0.5))
+
+
 @pytest.mark.parametrize("percent", [None, 50, 95])
 def test_coverage_on_independent_and_on_correlated_series(percent: int | None) -> None:
     """400 closed-loop trials of 300 requests, lognormal with AR(1) of 0.4: binomial 3 sigma about 95% is 91.7% to 98.3%."""
@@ -133,7 +158,7 @@ def test_coverage_on_independent_and_on_correlated_series(percent: int | None) -
         if low is not None and high is not None:
             given_count += 1
             hits += low <= truth <= high
-    assert given_count > 350
+    assert given_count > 330
     assert 0.917 <= hits / given_count <= 0.99
 
 
