@@ -18,12 +18,13 @@ from dataclasses import dataclass
 
 from perfbench.analyse.compare import ALPHA, MOST_PAIRS, POWER
 from perfbench.analyse.memory_differences import MEMORIES
-from perfbench.analyse.run_differences import Moved, Span, ends, moved
+from perfbench.analyse.moved import Moved, Span, ends
+from perfbench.analyse.run_differences import moved
 from perfbench.analyse.stats import holm
 from perfbench.analyse.two_runs import FinishedRun, common_stages, common_variants
 from perfbench.errors import Finding, ScenarioError
 from perfbench.records import GateCheck, GateResult, GateVerdict, Unlike
-from perfbench.scenario.gate import LATENCIES, RATES, Gate, GateRule
+from perfbench.scenario.gate import LATENCIES, OF_STAGE, RATES, Gate, GateRule
 
 _Z975 = 1.959963984540054
 
@@ -90,12 +91,12 @@ def _asked(baseline: FinishedRun, run: FinishedRun, gate: Gate) -> Iterator[_Ask
 
 def _stages(baseline: FinishedRun, run: FinishedRun, rule: GateRule) -> list[str]:
     """'' alone for what is of the whole run. A rate that the schedule sets is only checked where the rule names the stage."""
-    if rule.metric not in (*LATENCIES, *RATES):
+    if rule.metric not in (*LATENCIES, *RATES, *OF_STAGE):
         return [""]
     if rule.stages is not None:
         return list(rule.stages)
     common = common_stages(baseline, run)
-    return common if rule.metric in LATENCIES else [stage for stage in common if run.experiment.stages[stage].arrival == "closed"]
+    return common if rule.metric not in RATES else [stage for stage in common if run.experiment.stages[stage].arrival == "closed"]
 
 
 def _p_worse(one: _Asked) -> float | None:

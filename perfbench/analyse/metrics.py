@@ -120,6 +120,10 @@ METRICS: tuple[Metric, ...] = (
         "the scenario has no SLO, or it names a metric that the server's usage does not allow", computed_in="analyse/slo.py",
     ),
     Metric(
+        "failed_share", "share", "requests that were not answered / requests scheduled in the window", "Share of requests that failed: errors, time-outs, "
+        "and what the end of the drain cut off.", "lower", "records", "no request was scheduled in the window", computed_in="analyse/run_failures.py",
+    ),
+    Metric(
         "usd_per_request", "USD", "server_hour_usd / 3600 / goodput_per_s", "Price of a good request at the stage with the most goodput that meets the SLO.",
         "lower", "the scenario's price", "no price, or no stage meets the SLO", computed_in="analyse/cost.py",
     ),

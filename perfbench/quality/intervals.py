@@ -49,10 +49,12 @@ def expanded(level: float, n: int) -> float:
 
 def wilson(passed: float, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval for passed / n (Wilson 1927). (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
+    return wilson_share(passed / n, n, level) if n else (0.0, 1.0)
+
+
+def wilson_share(share: float, n: float, level: float = 0.95) -> Interval:
+    """The same for a share of so many independent trials, of which there may be a fraction."""
     z = normal_quantile(level)
-    share = passed / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))

@@ -18,10 +18,12 @@ ALLOWABLE: tuple[str, ...] = get_args(Allowable)
 
 Latency = Literal["ttft_s", "ttft_scheduled_s", "tpot_s", "ntpot_s", "e2e_s", "e2e_scheduled_s"]
 Rate = Literal["requests_per_s", "output_tokens_per_s", "goodput_per_s"]
-OfRun = Literal["vram_bytes", "host_rss_bytes", "usd_per_request", "usd_per_million_output_tokens", "quality"]
-GateMetric = Literal[Latency, Rate, OfRun]
+OfStage = Literal["energy_j_per_request", "failed_share"]
+OfRun = Literal["vram_bytes", "host_rss_bytes", "usd_per_request", "usd_per_million_output_tokens", "usd_per_correct_request", "quality"]
+GateMetric = Literal[Latency, Rate, OfStage, OfRun]
 LATENCIES: tuple[str, ...] = get_args(Latency)
 RATES: tuple[str, ...] = get_args(Rate)
+OF_STAGE: tuple[str, ...] = get_args(OfStage)
 
 
 class GateRule(Strict):
@@ -30,15 +32,15 @@ class GateRule(Strict):
     metric: GateMetric
     """By its name in docs/metrics.md; `quality` is the metric that decides in the scenario."""
     statistic: Literal["mean", "p50", "p90", "p95", "p99"] | None = None
-    """Of a latency; default: mean. Rates, memory, prices and quality have one figure each."""
+    """Of a latency; default: mean. Rates, energy, failures, memory, prices and quality have one figure each."""
     variants: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Only these."""
     stages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Only these; latencies and rates."""
+    """Only these; latencies, rates, energy and failures."""
     allowed_relative: Annotated[float, Field(ge=0, lt=10, allow_inf_nan=False)] | None = None
     """Worse by so much of the baseline: 0.05 is 5%."""
     allowed_absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Worse by so much in the metric's own unit: seconds, bytes, USD; for quality 0.02 is two points of a hundred."""
+    """Worse by so much in the metric's own unit: seconds, bytes, USD, joules; for quality and failures 0.02 is two points of a hundred."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -46,8 +48,8 @@ class GateRule(Strict):
             raise ValueError("expected exactly one of `allowed_relative` (share of the baseline) and `allowed_absolute` (the metric's unit)")
         if self.statistic is not None and self.metric not in LATENCIES:
             raise ValueError(f"`statistic` belongs to latencies; `{self.metric}` is one figure; remove it")
-        if self.stages is not None and self.metric not in (*LATENCIES, *RATES):
-            raise ValueError(f"`stages` belongs to latencies and rates; `{self.metric}` is of the whole run; remove it")
+        if self.stages is not None and self.metric not in (*LATENCIES, *RATES, *OF_STAGE):
+            raise ValueError(f"`stages` belongs to latencies, rates, energy and failures; `{self.metric}` is of the whole run; remove it")
         return self
 
 

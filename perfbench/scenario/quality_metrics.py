@@ -61,7 +61,7 @@ _NEEDS = {
 _OF_RETRIEVAL = ("context_recall", "context_precision")
 _DEPLOYMENT = re.compile(
     r"(ttft|tpot|ntpot|itl|icl|e2e|latency|throughput|goodput|requests_per|output_tokens|tokens_per|usd|cost|vram|host_rss|kv_|energy|memory|power|qps"
-    r"|prompt_tokens|send_lag|gpus|server_hour|workload_sequences|(lora|rest|weights)_bytes)",
+    r"|prompt_tokens|send_lag|failed_share|gpus|server_hour|workload_sequences|(lora|rest|weights)_bytes)",
     re.IGNORECASE,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -180,5 +181,74 @@ def test_compare_says_better_worse_same(finished: Maker) -> None:
     assert ttft.relative_ci95_low == pytest.approx(-0.2 - ONE_START, rel=1e-3), "two repeats of one start"
     assert found["accuracy", "share"].verdict == "same"
     assert (found["host_rss_bytes", "peak"].verdict, found["host_rss_bytes", "peak"].difference) == ("cannot tell", pytest.approx(-200.0))
-    same = {(one.metric == "accuracy", one.verdict) for one in compare_runs(old, old, []).differences if one.ci95_low is not None}
-    assert same == {(False, "same"), (True, "same")}, "a run against itself is of one start"
+    same = {one.metric: one.verdict for one in compare_runs(old, old, []).differences if one.ci95_low is not None}
+    assert same.pop("usd_per_correct_request") == "cannot tell", "50 samples alike are not all samples alike"
+    assert set(same.values()) == {"same"}, "a run against itself is of one start"
+
+
+@pytest.mark.parametrize(("failed", "verdict"), [((0, 0), "cannot tell"), ((0, 12), "regression"), ((0, 1), "cannot tell")])
+def test_failed_requests_are_counted_where_they_void_the_trial_too(make_run: Any, record: Any, failed: tuple[int, int], verdict: str) -> None:
+    """24 requests a run; none failed in either is not known to be less than 5 points, and half of them void the trial and are a regression."""
+    runs = []
+    for name, count in zip(("old", "new"), failed, strict=True):
+        run = make_run(name)
+        run.manifest(["merged.one.r0"], variants=["merged"])
+        run.folder.write_manifest(msgspec.structs.replace(run.folder.manifest(), hashes={"load_prompts": "a"}))
+        records = [
+            record("merged.one.r0", 2.0 + k * 0.4, prompt_id=str(k), **({"status": "failed", "error": "timeout"} if k % 2 and k < 2 * count else {}))
+            for k in range(24)
+        ]
+        run.trial("merged.one.r0", records)
+        run.folder.write_summary(summarise(run.folder))
+        runs.append(finished_run(run.folder.path))
+    result = _gate(runs[0], runs[1], {"metric": "failed_share", "allowed_absolute": 0.05})
+    (check,) = result.checks
+    assert (check.verdict, check.change) == (verdict, pytest.approx((failed[1] - failed[0]) / 24))
+    relative = _gate(runs[0], runs[1], {"metric": "failed_share", "allowed_relative": 0.5}).checks[0]
+    assert relative.reason == "the baseline is 0, so that no share of it can be told; give allowed_absolute"
+
+
+def test_many_requests_without_a_failure_pass(make_run: Any, record: Any) -> None:
+    """Of 240 requests none failed: by Wilson fewer than 1.6% would in either."""
+    runs = []
+    for name in ("old", "new"):
+        run = make_run(name)
+        run.manifest(["merged.one.r0"], variants=["merged"])
+        run.folder.write_manifest(msgspec.structs.replace(run.folder.manifest(), hashes={"load_prompts": "a"}))
+        run.trial("merged.one.r0", [record("merged.one.r0", 2.0 + k * 0.04, prompt_id=str(k)) for k in range(240)])
+        run.folder.write_summary(summarise(run.folder))
+        runs.append(finished_run(run.folder.path))
+    (check,) = _gate(runs[0], runs[1], {"metric": "failed_share", "allowed_absolute": 0.02}).checks
+    assert (check.verdict, check.change) == ("pass", 0.0)
+    assert check.ci95_high is not None and 0.015 < check.ci95_high < 0.017
+
+
+def test_a_correct_answer_costs_more_where_fewer_are_right(finished: Maker) -> None:
+    """As many requests for the same money; 45 of 50 right became 30 of 50, so that a right one costs half as much again."""
+    (check,) = _gate(finished("old"), finished("new", passed=30), {"metric": "usd_per_correct_request", "allowed_relative": 0.1}).checks
+    assert (check.change, check.verdict) == (pytest.approx(0.5), "regression")
+    assert check.ci95_low is not None and check.ci95_low > 0.1
+    (same,) = _gate(finished("older"), finished("newer"), {"metric": "usd_per_correct_request", "allowed_relative": 0.15}).checks
+    assert (same.change, same.verdict) == (pytest.approx(0.0), "pass")
+
+
+def test_energy_needs_a_counter_and_two_repeats(finished: Maker, sample: Any) -> None:
+    (none,) = _gate(finished("old"), finished("new"), {"metric": "energy_j_per_request", "allowed_relative": 0.1}).checks
+    assert (none.verdict, none.reason, none.change) == ("cannot tell", "there is no energy counter in both runs", None)
+
+
+@pytest.mark.parametrize(("figures", "verdict"), [([(10.0, 13.0)], "cannot tell"), ([(10.0, 13.0), (10.2, 13.2)], "regression"), ([(10.0, 10.1)] * 2, "pass")])
+def test_energy_repeat_by_repeat(finished: Maker, figures: list[tuple[float, float]], verdict: str) -> None:
+    """+30% is beyond 10%; a percent is within, another start of the servers allowed for; one repeat has no interval."""
+    old, new = (_with_energy(finished(name, repeats=len(figures)), [pair[side] for pair in figures]) for side, name in enumerate(("old", "new")))
+    (check,) = _gate(old, new, {"metric": "energy_j_per_request", "allowed_relative": 0.1, "stages": ["one"]}).checks
+    assert (check.verdict, check.n) == (verdict, len(figures))
+
+
+def _with_energy(run: FinishedRun, joules: list[float]) -> FinishedRun:
+    """As if a counter had been read in each repeat."""
+    trials = {}
+    for key, trial in run.trials.items():
+        energy = msgspec.structs.replace(trial.summary.metrics["ttft_s"], unit="J", mean=joules[key[2]])
+        trials[key] = replace(trial, summary=msgspec.structs.replace(trial.summary, metrics={**trial.summary.metrics, "energy_j_per_request": energy}))
+    return replace(run, trials=trials)

@@ -37,6 +37,8 @@ def test_every_finding_comes_at_once(tmp_path: Path) -> None:
           - {metric: vram_bytes, allowed_relativ: 0.1}
           - {metric: usd_per_request, stages: [one], allowed_relative: 0.1}
           - {metric: e2e_s, allowed_relative: -0.1}
+          - {metric: failed_share, statistic: mean, allowed_absolute: 0.1}
+          - {metric: usd_per_correct_request, stages: [one], allowed_relative: 0.1}
         """,
     )
     assert found["alow"] == "unknown key; did you mean `allow`?"
@@ -46,6 +48,8 @@ def test_every_finding_comes_at_once(tmp_path: Path) -> None:
     assert found["rules[3].allowed_relativ"] == "unknown key; did you mean `allowed_relative`?"
     assert "of the whole run" in found["rules[4]"]
     assert "rules[5].allowed_relative" in found
+    assert "`statistic` belongs to latencies; `failed_share` is one figure" in found["rules[6]"]
+    assert "of the whole run" in found["rules[7]"]
 
 
 @pytest.mark.parametrize(
