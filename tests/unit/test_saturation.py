@@ -49,6 +49,8 @@ def test_it_says_so_once() -> None:
         [report(second, in_flight=100 + second % 5, ttft_s=0.5) for second in range(60)],
         [report(second, in_flight=40 * second, ttft_s=0.2 + 0.001 * second) for second in range(60)],
         [report(second, in_flight=10 + 0.5 * second, ttft_s=0.1 * (second + 1)) for second in range(60)],
+        # a queue that grows by less than its own steps may: services of very different lengths
+        [report(second, in_flight=70 + 2 * second + 30 * (-1) ** second, ttft_s=0.1 * (second + 1), rate=4) for second in range(60)],
         # nothing ends any more: a hang, which the time-out tells better
         [report(second, in_flight=40 * second, ttft_s=None) for second in range(60)],
     ],
