@@ -30,7 +30,7 @@ from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.memory_differences import MemoryReadings, few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.slo import good, judgeable
-from perfbench.analyse.starts import MEMORY_SD, NO_STARTS, START_SD, StartVariance, start_variance, starts_seen
+from perfbench.analyse.starts import MEMORY_SD, NO_STARTS, StartVariance, start_sd, start_variance, starts_seen
 from perfbench.analyse.stats import Floats, PairedDifference, holm, paired_interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
@@ -134,7 +134,7 @@ def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels:
     paired, labels = [frame for frame, _ in found], [pair for _, pair in found]
     seed = _seed(left, right, metric, stage)
     left_mean = float(np.mean([frame["left"].mean() for frame in paired])) if paired else None
-    allowance = start_variance(labels, START_SD[loop_of(both[0][0])] * abs(left_mean or 0.0))
+    allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival) * abs(left_mean or 0.0))
 
     def interval(column: str, allowed: StartVariance) -> PairedDifference:
         return paired_interval([frame[column].to_numpy() for frame in paired], seed=seed, starts=allowed)
@@ -145,11 +145,6 @@ def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels:
     parts = interval("from_length", NO_STARTS), interval("from_speed", allowance)
     from_length, from_speed = (Estimate(value=part.difference, ci95_low=part.interval.low, ci95_high=part.interval.high) for part in parts)
     return _Compared(left, right, metric, stage, difference, left_mean, seen, from_length, from_speed)
-
-
-def loop_of(trial: AnalysedTrial) -> Literal["closed", "open"]:
-    """How a trial was driven, as START_SD asks."""
-    return "closed" if trial.plan.arrival == "closed" else "open"
 
 
 def _seed(*names: str) -> int:
@@ -188,7 +183,7 @@ def _rate(
 
 def rate_start_sd(metric: str, trials: Sequence[AnalysedTrial], mean: float, experiment: Experiment) -> float:
     """What a closed loop's rate varies by between starts: as much as times do. Of goodput, and by the requests that then meet or miss the SLO."""
-    sd = START_SD["closed"]
+    sd = start_sd(metric, "closed")
     if metric != "goodput_per_s":
         return sd * mean
     ended = [(trial.requests.filter(ended_in_window(trial.outcome)), window_s(trial.outcome)) for trial in trials]

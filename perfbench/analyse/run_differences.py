@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, loop_of, pairs_to_decide
+from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, pairs_to_decide
 from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, ends, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
 from perfbench.analyse.run_change import change
 from perfbench.analyse.run_failures import FAILED, failed_moved
 from perfbench.analyse.run_prices import PRICES, correct_price_moved, energy_moved, price_moved
-from perfbench.analyse.starts import START_SD, start_variance, starts_seen
+from perfbench.analyse.starts import start_sd, start_variance, starts_seen
 from perfbench.analyse.stats import Z975, Floats, Interval, PairedDifference, holm, p_value
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.two_runs import FinishedRun, common_stages, common_variants, only_in_one
@@ -58,7 +58,7 @@ def _latency(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, 
         return empty(metric, statistic, "no repeat that both runs can use (void trials are left out)")
     rows = [_paired_rows(old, new, metric) for old, new in both]
     labels = [pair for pair, (old, _) in zip(starts_of(baseline, run, both), rows, strict=True) if len(old)]
-    allowance = start_variance(labels, START_SD[loop_of(both[0][0])])
+    allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival))
     found = change(rows, statistic, seed=seed(variant, stage, metric, statistic), starts=allowance)
     few = f"too few requests for {statistic}" if any(len(old) for old, _ in rows) else "no request was answered by both"
     return from_change(metric, statistic, found, few, starts_seen(labels) if labels else None)

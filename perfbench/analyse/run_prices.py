@@ -15,7 +15,7 @@ from perfbench.analyse.memory_differences import few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
 from perfbench.analyse.run_change import change
-from perfbench.analyse.starts import START_SD, StartVariance, start_variance, starts_seen
+from perfbench.analyse.starts import StartVariance, start_sd, start_variance, starts_seen
 from perfbench.analyse.stats import MOST_DEGREES, Floats, student_t975
 from perfbench.analyse.two_runs import FinishedRun
 from perfbench.records import QualityRecord
@@ -125,7 +125,7 @@ def energy_moved(baseline: FinishedRun, run: FinishedRun, variant: str, stage: s
         return empty(metric, "mean", "there is no energy counter in both runs")
     size, after = (sum(pair[side] for pair in known) / len(known) for side in (0, 1))
     labels = starts_of(baseline, run, both)
-    starts = start_variance(labels, START_SD["closed"])
+    starts = start_variance(labels, start_sd(metric, "closed"))
     relative = _few([new / old - 1 for old, new in known], starts.hidden)
     difference = _few([new - old for old, new in known], starts.scaled(size).hidden)
     note = "" if len(known) > 1 else "one repeat has no interval; two or more have"

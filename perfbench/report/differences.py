@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfbench.analyse.metrics import metric_label
-from perfbench.analyse.starts import START_SD
+from perfbench.analyse.starts import CLOSED_TTFT_SD, START_SD
 from perfbench.records import Comparison, Summary
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, metric_title, metric_unit
@@ -59,9 +59,10 @@ def started_once(comparisons: Sequence[Comparison]) -> str:
     """The sentence for servers whose other starts no repeat has seen; empty where there are none."""
     if not any(one.starts == 1 for one in comparisons):
         return ""
-    closed, queued = START_SD["closed"], START_SD["open"]
+    usual, first, queued = START_SD["closed"], CLOSED_TTFT_SD, START_SD["open"]
     return (
-        f" Servers were started once: intervals allow for what another start would change (each by {closed:.1%} of the figure, in open loop {queued:.1%})."
+        f" Servers were started once: intervals allow for what another start of each would change ({usual:.1%} of the figure, a TTFT {first:.1%}, in open loop "
+        f"{queued:.1%})."
     )
 
 

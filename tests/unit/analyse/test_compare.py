@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perfbench.analyse.compare import pairs, pairs_to_decide, verdict_of
-from perfbench.analyse.starts import START_SD
+from perfbench.analyse.starts import start_sd
 from perfbench.analyse.stats import Interval, PairedDifference, student_t975
 from perfbench.analyse.summarise import summarise
 from perfbench.records import Comparison
@@ -60,16 +60,16 @@ def test_a_certain_difference(run: Any, record: Any) -> None:
 
 
 def test_one_start_of_each_server_is_allowed_for(run: Any, record: Any) -> None:
-    """The same requests on two servers: t(4) x sqrt(2) x START_SD of the left figure on either side; a fifth is still told."""
+    """The same requests on two servers: t(8) x sqrt(2) x the deviation of the left figure on either side; a fifth is still told."""
     by_variant = {"adapter": _requests(record, "adapter", tpot=0.25), "merged": _requests(record, "merged", tpot=0.2)}
     found = _compare(run, by_variant, one_server=False)
     tpot, e2e, ttft = (found["adapter", "merged", metric] for metric in ("tpot_s", "e2e_s", "ttft_s"))
-    allowed = student_t975(4) * 2**0.5 * START_SD["closed"]
-    assert (tpot.ci95_low, tpot.ci95_high) == pytest.approx((-0.05 - allowed * 0.25, -0.05 + allowed * 0.25), rel=1e-3)
+    allowed = student_t975(8) * 2**0.5 * start_sd("tpot_s", "closed")
+    assert (tpot.ci95_low, tpot.ci95_high) == pytest.approx((-0.05 - allowed * 0.25, -0.05 + allowed * 0.25), rel=5e-3)
     assert (tpot.starts, tpot.verdict, ttft.verdict) == (1, "better", "cannot tell")
     assert e2e.from_length is not None and e2e.from_speed is not None
     assert (e2e.from_length.ci95_low, e2e.from_length.ci95_high) == (0.0, 0.0), "a start does not change how long answers are"
-    assert e2e.from_speed.ci95_high == pytest.approx(-0.2 + allowed * 1.5, rel=1e-3)
+    assert e2e.from_speed.ci95_high == pytest.approx(-0.2 + allowed * 1.5, rel=5e-3)
 
 
 def test_goodput_moves_by_the_requests_that_are_near_the_limit(run: Any, record: Any) -> None:

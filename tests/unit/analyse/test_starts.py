@@ -78,7 +78,7 @@ def _half(means: list[float], inner: float, starts: StartVariance) -> tuple[floa
 
 def test_one_repeat_rests_on_the_allowance() -> None:
     half, degrees = _half([1.0], 0.0, StartVariance(hidden=0.02))
-    assert (half, degrees) == pytest.approx((student_t975(4) * 0.02**0.5, START_DEGREES))
+    assert (half, degrees) == pytest.approx((student_t975(8) * 0.02**0.5, START_DEGREES))
 
 
 def test_one_repeat_of_one_server_is_its_own_error() -> None:
@@ -86,14 +86,14 @@ def test_one_repeat_of_one_server_is_its_own_error() -> None:
 
 
 def test_two_repeats_are_moderated_by_the_allowance() -> None:
-    """Means 0 and 2 spread by 2; allowed for 1: (4 x 1 + 1 x 2) / 5 = 1.2 a repeat, 0.6 for the mean; degrees 0.6^2 / (0.4^2 / 4 + 0.2^2 / 1) = 4.5."""
+    """Means 0 and 2 spread by 2; allowed for 1: (8 x 1 + 1 x 2) / 9 a repeat, 5 / 9 for the mean; degrees (5/9)^2 / ((4/9)^2 / 8 + (1/9)^2 / 1) = 25 / 3."""
     half, degrees = _half([0.0, 2.0], 0.0, StartVariance(seen=1.0))
-    assert (half, degrees) == pytest.approx((student_t975(4.5) * 0.6**0.5, 4.5))
+    assert (half, degrees) == pytest.approx((student_t975(25 / 3) * (5 / 9) ** 0.5, 25 / 3))
 
 
 def test_repeats_that_agree_are_not_believed_at_once() -> None:
-    """No spread at all in two repeats: four fifths of what is allowed for is left."""
-    assert _half([1.0, 1.0], 0.0, StartVariance(seen=1.0))[0] == pytest.approx(student_t975(4) * 0.4**0.5)
+    """No spread at all in two repeats: eight ninths of what is allowed for is left."""
+    assert _half([1.0, 1.0], 0.0, StartVariance(seen=1.0))[0] == pytest.approx(student_t975(8) * (4 / 9) ** 0.5)
 
 
 def test_repeats_that_contradict_the_allowance_speak_alone() -> None:
