@@ -170,16 +170,15 @@ class Draws:
         self._values, self._units = values.tolist(), units
 
     def intervals(self, level: float = 0.95) -> list[Interval]:
-        """One interval for each statistic. Where every resample gives the same value it is widened as in `mean_interval`."""
+        """One interval for each statistic. Where (nearly) every resample gives the same value it is widened as in `mean_interval`."""
         z = normal_quantile(level)
         unseen = z * z / (self._units + z * z)
         intervals: list[Interval] = []
         for column, value in zip(self._drawn.T, self._values, strict=True):
-            if np.ptp(column) < 1e-12:
-                intervals.append((value - unseen, value + unseen))
-                continue
             read_at = expanded(level, self._units)
             low, high = np.quantile(column, [(1 - read_at) / 2, (1 + read_at) / 2])
+            if high - low < 1e-12:
+                low, high = value - unseen, value + unseen
             intervals.append((min(float(low), value), max(float(high), value)))
         return intervals
 
@@ -231,6 +230,11 @@ def share_variance(b: int, c: int, n: int) -> float:
     """Variance of one pair's difference. With no discordant pair, 3 / n (rule of three) bounds how many there may be."""
     discordant = (b + c) / n
     return max(discordant - ((c - b) / n) ** 2, 3 / n if not discordant else 0.0)
+
+
+def mean_variance(values: Array) -> float:
+    """Variance of one value. Where all are equal, 3 / n (rule of three): that none of n differs does not say that none will."""
+    return float(values.var()) if np.ptp(values) > 1e-12 else 3 / len(values)
 
 
 def as_floats(values: Any) -> Array:

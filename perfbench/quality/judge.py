@@ -33,6 +33,7 @@ from perfbench.scenario.workload import ResponseFormat
 
 Row = Mapping[str, object]
 _RETRY_TEMPERATURE = 0.7
+_NOTHING = "there is no answer"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Question:
     first: str = ""
     second: str = ""
     """Pairwise: the variants in the order of their answers."""
+    known: tuple[str, float, str] | None = None
+    """(verdict, score, reason) that stands without a judge; there are no messages then."""
 
 
 @dataclass
@@ -61,38 +64,48 @@ class _Asked:
 def questions(quality: Quality, records: Sequence[QualityRecord], rows: Mapping[str, Row], base: Sequence[QualityRecord] | None) -> list[Question]:
     """Everything that a judge has to say about one variant's answers; `rows` are the held-out rows by sample id, `base` the base's records of a fair pair.
 
-    Answers that are missing or empty, and samples that must be refused, need no judge.
+    No judge is asked about answers that are missing or empty (they are wrong, and lose to one that is not), equal ones, and samples that must be refused.
     """
     judge, task = quality.judge, quality.task
     if judge is None:
         return []
-    by_id = {record.sample_id: record for record in base or () if record.output is not None and record.output.strip()}
+    by_id = {record.sample_id: record for record in base or ()}
     found: list[Question] = []
     for record in records:
-        output = record.output
-        if output is None or not output.strip() or record.must_refuse:
+        if record.must_refuse:
             continue
+        output = _text(record)
         if isinstance(task, Chat):
-            found.append(Question(record, "rubric", rubric_question(record.prompt, output, record.expected, judge.rubric or RUBRIC)))
+            asked = rubric_question(record.prompt, output, record.expected, judge.rubric or RUBRIC)
+            found.append(Question(record, "rubric", asked) if output else Question(record, "rubric", [], known=("1", 0.0, _NOTHING)))
             other = by_id.get(record.sample_id)
             if judge.pairwise and other is not None:
                 found += _both_orders(record, other, judge)
         elif isinstance(task, (DomainQuestions, DocumentQuestions)):
-            found.append(Question(record, "correctness", correctness_question(record.prompt, output, record.expected)))
-        source = _source(task, rows.get(record.sample_id, {}))
+            asked = correctness_question(record.prompt, output, record.expected)
+            found.append(Question(record, "correctness", asked) if output else Question(record, "correctness", [], known=("incorrect", 0.0, _NOTHING)))
+        source = _source(task, rows.get(record.sample_id, {})) if output else None
         if source is not None:
             found.append(Question(record, "faithfulness", faithfulness_question(output, source)))
     return found
 
 
 def _both_orders(record: QualityRecord, other: QualityRecord, judge: Judge) -> list[Question]:
-    pairs = ((other, record), (record, other))
-    equal = (record.output or "").strip() == (other.output or "").strip()
+    mine, others = _text(record), _text(other)
+    known: tuple[str, float, str] | None = None
+    if mine == others:
+        known = ("tie", 0.5, "the answers are equal")
+    elif not mine or not others:
+        known = (record.variant if mine else other.variant, float(bool(mine)), "the other answer is empty")
     found = []
-    for first, second in pairs:
-        asked = pairwise_question(record.prompt, first.output or "", second.output or "", record.expected, judge.rubric or RUBRIC)
-        found.append(Question(record, "pairwise", [] if equal else asked, first.variant, second.variant))
+    for first, second in ((other, record), (record, other)):
+        asked = [] if known else pairwise_question(record.prompt, _text(first), _text(second), record.expected, judge.rubric or RUBRIC)
+        found.append(Question(record, "pairwise", asked, first.variant, second.variant, known))
     return found
+
+
+def _text(record: QualityRecord) -> str:
+    return (record.output or "").strip()
 
 
 def _source(task: object, row: Row) -> str | None:
@@ -188,8 +201,10 @@ def _count(state: _Asked, answer: Answer) -> None:
 def _record(question: Question, state: _Asked) -> JudgeRecord:
     record, answer = question.record, state.answer
     common = {"sample_id": record.sample_id, "variant": record.variant, "kind": question.kind, "first": question.first}
-    if answer is None:
-        return JudgeRecord(prompt="", answer=None, verdict="tie", score=0.5, reason="the answers are equal", **common)  # type: ignore[arg-type]
+    if question.known is not None:
+        stands, points, reason = question.known
+        return JudgeRecord(prompt="", answer=None, verdict=stands, score=points, reason=reason, **common)  # type: ignore[arg-type]
+    assert answer is not None
     read = read_verdict(question.kind, answer.output)
     verdict, score = (None, None) if read is None else (read.verdict, read.score)
     if read is not None and question.kind == "pairwise":

@@ -8,8 +8,8 @@
 | faithfulness | `faithfulness` | a passed sample with an unsupported claim: `hallucinated detail` |
 | a person's | `human_score` | chat: decides instead of the rubric |
 
-An unread verdict leaves no score. Agreement: Cohen's kappa (Cohen 1960) of judge and person over the answers that both have judged; passing or not for
-scores, so that five steps and two can be compared.
+An unread verdict leaves no score; an answer that is missing or empty is wrong without a verdict. Agreement: Cohen's kappa (Cohen 1960) of judge and person
+over the answers that both have judged; passing or not for scores, so that five steps and two can be compared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _judged(record: QualityRecord, verdicts: Sequence[JudgeRecord], quality: Qua
         if verdict.score is not None:
             scores[_SCORES[verdict.kind]] = verdict.score
         details[f"judge, {verdict.kind}"] = f"{verdict.verdict}. {verdict.reason}".strip()
-        if verdict.kind == "rubric" and isinstance(quality.task, Chat) and verdict.score is not None:
+        if verdict.kind == "rubric" and isinstance(quality.task, Chat) and verdict.score is not None and (record.output or "").strip():
             changes = _passing(verdict.score, quality.task.pass_at, verdict.problem)
         elif verdict.problem in (why.BAD_EXPLANATION, why.HALLUCINATED) and record.passed:
             changes = {"passed": False, "label": verdict.problem}

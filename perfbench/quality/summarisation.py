@@ -54,13 +54,13 @@ def score(answer: Answered, references: Sequence[str], points: list[facts_of.Fac
     if points is not None:
         scores["coverage"] = 1 - len(missing) / len(points)
     words = len(output.split())
-    fits = (task.min_words is None or words >= task.min_words) and (task.max_words is None or words <= task.max_words)
+    fits = bool(words) and (task.min_words is None or words >= task.min_words) and (task.max_words is None or words <= task.max_words)
     if task.min_words is not None or task.max_words is not None:
         scores["length_ok"] = float(fits)
     if answer.output is None:
         return Scored(scores=dict.fromkeys(scores, 0.0), passed=False, label=why.NO_ANSWER)
     enough = scores["coverage" if points is not None else "rouge1"] >= task.pass_at
-    passed = fits and enough and bool(words)
+    passed = fits and enough
     details = {"points not mentioned": "; ".join(missing)} if missing else {}
     label = why.CORRECT if passed else _why_wrong(words, scores.get("coverage"), answer.finish_reason, task)
     return Scored(scores=scores, passed=passed, label=label, details={**details, "words": str(words)})

@@ -188,3 +188,15 @@ def test_a_limit_over_few_units_is_missed_as_often_as_it_says(monkeypatch: pytes
         plain += float(np.quantile(draws._drawn, 0.95)) < 0
     assert plain / runs > 0.065
     assert 0.035 < missed / runs < 0.065
+
+
+def test_a_statistic_that_hardly_ever_moves_claims_no_certainty() -> None:
+    """As precision does: 1 in nearly every resample, and 0 in the few that hold one sample more than five times."""
+    ((low, high),) = i.Draws(lambda weights: 1.0 - (weights[:, :1] > 5), 400, np.ones(1)).intervals()
+    assert low < 1.0 < high
+
+
+def test_scores_that_are_all_equal_do_not_decide_with_one_sample() -> None:
+    assert i.mean_variance(np.full(16, 0.0)) == pytest.approx(3 / 16)
+    assert i.mean_variance(np.array([0.0, 1.0])) == 0.25
+    assert (i.n_to_decide(0.0, i.mean_variance(np.zeros(16)), 0.1) or 0) > 50

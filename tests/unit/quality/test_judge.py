@@ -76,21 +76,21 @@ def test_chat_is_scored_by_rubric_and_by_pairs_in_both_orders(tmp_path: Path) ->
         verdicts = ask_judge(quality.judge, asked)  # type: ignore[arg-type]
         assert all(body["response_format"]["json_schema"]["schema"]["required"] for body in server.bodies)
         assert {body["temperature"] for body in server.bodies} == {0.0}
-        assert len(server.bodies) == 4 + 2 * 2  # a rubric for four answers, two pairs; equal answers need no judge, empty ones have none
+        assert len(server.bodies) == 4 + 2 * 2  # a rubric for four answers, two pairs; equal and empty answers need no judge
     records = with_verdicts(adapter, verdicts, quality)
-    assert [record.scores.get("win_rate") for record in records] == [0.0, 1.0, 0.5, None, None]
-    assert [record.scores.get("rubric_score") for record in records] == [0.25, 1.0, 0.5, 0.25, None]
+    assert [record.scores.get("win_rate") for record in records] == [0.0, 1.0, 0.5, 1.0, 0.5]
+    assert [record.scores.get("rubric_score") for record in records] == [0.25, 1.0, 0.5, 0.25, 0.0]
     assert [record.label for record in records] == ["too short", "correct answer", "correct answer", "too short", "no answer"]
     assert [record.passed for record in records] == [False, True, True, False, False]
     assert "base first: base" in records[0].details["judge, pairwise"]
     told = summary_of(quality.judge, verdicts, [], quality)  # type: ignore[arg-type]
     assert told is not None
-    assert (told.verdicts, told.unread, told.retries, told.inconsistent) == (10, 0, 0, 0.0)
+    assert (told.verdicts, told.unread, told.retries, told.inconsistent) == (15, 0, 0, 0.0)
     assert (told.prompt_tokens, told.output_tokens) == (8 * 7, 8 * 2)
     assert told.usd == pytest.approx((56 * 1 + 16 * 10) / 1e6)
     assert with_verdicts(records, verdicts, quality) == records
     summary = decide(base, records, quality.model_copy(update={"metric": "win_rate"}), told)
-    assert summary.metrics["win_rate"].value == 0.5
+    assert summary.metrics["win_rate"].value == 0.6
     assert summary.judge == told
     folder = RunFolder.create(tmp_path, "judged")
     folder.write_judged("adapter", verdicts)
@@ -145,20 +145,22 @@ def test_document_questions_are_held_against_answer_and_passages(tmp_path: Path)
     made = [
         QualityRecord(
             sample_id=f"s{number}", variant="adapter", prompt="When?", prompt_sha256="h", expected="nine", output=output, scores={"contains": 1.0},
-            passed=True, label="correct answer", must_refuse=number == 3,
+            passed=bool(output.strip()), label="correct answer" if output.strip() else "too short", must_refuse=number == 3,
         )
-        for number, output in enumerate(["at nine", "at nine, oddly odd", "at nine and more", "no"])
+        for number, output in enumerate(["at nine", "at nine, oddly odd", "at nine and more", "no", " "])
     ]  # fmt: skip
     row = {"c": [{"id": "d1", "text": "The ferry leaves at nine."}]}
     with AnsweringServer(judging(verdict)) as server:
         quality = block(tmp_path, server.url, {"task": "rag", "expected": "e", "contexts": "c", "relevant_ids": "r"})
-        asked = questions(quality, made, {f"s{number}": row for number in range(4)}, None)
+        asked = questions(quality, made, {f"s{number}": row for number in range(5)}, None)
         records = with_verdicts(made, ask_judge(quality.judge, asked), quality)  # type: ignore[arg-type]
-    assert len(seen) == 6  # not the one that must be refused
+    assert len(seen) == 6  # not the one that must be refused, and not the empty one
     assert any(parts.get("SOURCE") == "[d1] The ferry leaves at nine." for parts in seen)
-    assert [record.label for record in records] == ["correct answer", "correct answer but bad explanation", "hallucinated detail", "correct answer"]
-    assert [record.passed for record in records] == [True, False, False, True]
-    assert [record.scores.get("faithfulness") for record in records] == [1.0, 1.0, 0.5, None]
+    labels = [record.label for record in records]
+    assert labels == ["correct answer", "correct answer but bad explanation", "hallucinated detail", "correct answer", "too short"]
+    assert [record.passed for record in records] == [True, False, False, True, False]
+    assert [record.scores.get("faithfulness") for record in records] == [1.0, 1.0, 0.5, None, None]
+    assert records[4].scores["answer_correctness"] == 0.0  # wrong, not left out: else a variant gains by saying nothing
     assert records[0].scores["answer_correctness"] == 1.0
     assert records[2].details["judge, faithfulness"] == "1 of 2 claims. not supported: b"
 

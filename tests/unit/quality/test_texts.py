@@ -74,6 +74,7 @@ def test_summaries(output: str | None, finish: str, label: str, coverage: float)
     assert (scored.label, scored.scores["coverage"]) == (label, coverage)
     assert scored.passed == (label == "correct answer")
     assert all(0 <= value <= 1 for value in scored.scores.values())
+    assert scored.scores["length_ok"] == float(bool(output) and len((output or "").split()) <= 8)  # nothing is no summary of the right length
 
 
 def test_domain_answers() -> None:
