@@ -12,7 +12,7 @@ import polars as pl
 
 from perfbench.records import QualityRecord, Summary
 from perfbench.report import formats
-from perfbench.report.marks import Piece, pieces
+from perfbench.report.marks import Piece, held_against, pieces
 from perfbench.report.tables import Cell, Column, Table, reference_variant
 from perfbench.results import RunFolder
 
@@ -112,7 +112,7 @@ def _sample_view(records: list[QualityRecord], reference: str) -> SampleView:
 def _pieces(record: QualityRecord) -> tuple[Piece, ...]:
     """The answer as it is shown, in pieces: control characters made visible, cut aloud at TEXT_LIMIT."""
     output = record.output or ""
-    shown = [Piece(formats.visible(piece.text), piece.kind) for piece in pieces(output[:TEXT_LIMIT], record.expected[:TEXT_LIMIT])]
+    shown = [Piece(formats.visible(piece.text), piece.kind) for piece in pieces(output[:TEXT_LIMIT], held_against(record)[:TEXT_LIMIT])]
     return (*shown, Piece(f" … ({len(output) - TEXT_LIMIT:,} more characters)", "same")) if len(output) > TEXT_LIMIT else tuple(shown)
 
 

@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from perfbench.records import QualityRecord
+
 Kind = Literal["same", "only here", "missing"]
 """missing: stands in the other text alone, and is shown where it would have to be."""
 
@@ -29,6 +31,28 @@ class Piece:
     kind: Kind
 
 
+_JUDGED_ALONE = {"rubric_score", "win_rate", "human_score"}
+
+
+def held_against(record: QualityRecord) -> str:
+    """The text that an answer's marks come from: of several right answers the one that is most like it.
+
+    Nothing where the expected text is no answer: what a judge or a program looks for (chat, constraints), a refusal that is due.
+    """
+    judged_alone = set(record.scores) <= _JUDGED_ALONE if record.scores else record.label == "not judged"
+    if record.must_refuse or judged_alone:
+        return ""
+    if not record.expected.startswith("["):
+        return record.expected
+    try:
+        several: list[str] = json.loads(record.expected)
+    except (ValueError, RecursionError):
+        return record.expected
+    if not isinstance(several, list) or not several or not all(isinstance(one, str) for one in several):
+        return ""
+    return max(several, key=lambda one: _alike(_WORD.findall(one)[:_MOST_WORDS], _WORD.findall(record.output or "")[:_MOST_WORDS]))
+
+
 def pieces(answer: str, against: str) -> tuple[Piece, ...]:
     """The answer in pieces; those of kind `same` and `only here` together are the answer."""
     words, others = _WORD.findall(answer), _WORD.findall(against)
@@ -38,7 +62,7 @@ def pieces(answer: str, against: str) -> tuple[Piece, ...]:
         return _joined(_by_words(words, Counter(others)))
     from rapidfuzz.distance import Indel
 
-    if Indel.normalized_similarity(*([word for word in text if word.strip()] for text in (others, words))) < _ALIKE:
+    if _alike(others, words) < _ALIKE:
         return (Piece(answer, "only here"),) if answer else ()
     found: list[Piece] = []
     for step in Indel.opcodes(others, words):
@@ -49,6 +73,12 @@ def pieces(answer: str, against: str) -> tuple[Piece, ...]:
         if step.tag in ("insert", "replace"):
             found.append(Piece("".join(words[step.dest_start : step.dest_end]), "only here"))
     return _joined(found)
+
+
+def _alike(left: list[str], right: list[str]) -> float:
+    from rapidfuzz.distance import Indel
+
+    return float(Indel.normalized_similarity(*([word for word in text if word.strip()] for text in (left, right))))
 
 
 def _is_object(text: str) -> bool:

@@ -19,7 +19,7 @@ from perfbench.errors import InputError
 from perfbench.prompts import readable
 from perfbench.records import QualityRecord
 from perfbench.report.formats import one_line, visible
-from perfbench.report.marks import Kind, pieces
+from perfbench.report.marks import Kind, held_against, pieces
 
 REGRESSION = "regression from base"
 _TEXT_LIMIT = 2000
@@ -106,12 +106,17 @@ def as_data(answers: Mapping[str, QualityRecord]) -> dict[str, Any]:
 
 
 def print_samples(samples: Sequence[Mapping[str, QualityRecord]], of: int, console: Console) -> None:
-    """Prompt, expected answer and every variant's answer, with what differs from the expected one marked."""
+    """Prompt, expected answer and every variant's answer, with what differs from the expected one marked where the terminal has styles for it."""
     for answers in samples:
         _print_sample(answers, console)
     shown = f"{len(samples):,} of {of:,} samples that fit" if len(samples) < of else f"{of:,} samples fit" if of != 1 else "1 sample fits"
     marks = Text.assemble("; ", ("red", _STYLES["only here"]), ": not in the expected answer, ", ("struck", _STYLES["missing"]), ": missing from it")
-    console.print(Text(shown).append_text(marks if samples else Text()), style="dim")
+    console.print(Text(shown).append_text(marks if samples and _styled(console) else Text()), style="dim")
+
+
+def _styled(console: Console) -> bool:
+    """In a file or a pipe words that are missing would stand in the answer as if it had said them."""
+    return console.color_system is not None
 
 
 def _print_sample(answers: Mapping[str, QualityRecord], console: Console) -> None:
@@ -127,12 +132,12 @@ def _print_sample(answers: Mapping[str, QualityRecord], console: Console) -> Non
     if beside:
         for variant, record in answers.items():
             table.add_column(_title(variant, record), ratio=1, overflow="fold")
-        table.add_row(*(_answer(record) for record in answers.values()))
+        table.add_row(*(_answer(record, marked=_styled(console)) for record in answers.values()))
         console.print(table)
     else:
         for variant, record in answers.items():
             console.print(_title(variant, record))
-            console.print(_answer(record))
+            console.print(_answer(record, marked=_styled(console)))
     console.print()
 
 
@@ -141,11 +146,11 @@ def _title(variant: str, record: QualityRecord) -> Text:
     return Text.assemble((mark, style), f" {one_line(variant)}: {one_line(record.label)}")
 
 
-def _answer(record: QualityRecord) -> Text:
+def _answer(record: QualityRecord, *, marked: bool) -> Text:
     text = Text()
     if record.output is None:
         text.append(visible(record.error or "no answer", _TEXT_LIMIT), style="dim")
-    for piece in pieces((record.output or "")[:_TEXT_LIMIT], record.expected[:_TEXT_LIMIT]):
+    for piece in pieces((record.output or "")[:_TEXT_LIMIT], held_against(record)[:_TEXT_LIMIT] if marked else ""):
         text.append(visible(piece.text), style=_STYLES[piece.kind])
     for what, told in record.details.items():
         text.append(f"\n{one_line(what)}: ", style="dim").append(visible(told, _TEXT_LIMIT), style="dim")

@@ -1,10 +1,13 @@
 """What is marked in an answer, by hand and by property: the answer stays readable in its pieces."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfbench.report.marks import Piece, pieces
+from perfbench.records import QualityRecord
+from perfbench.report.marks import Piece, held_against, pieces
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,23 @@ def test_what_is_not_missing_is_the_answer(answer: str, against: str) -> None:
 def test_very_long_texts_are_shown_unmarked() -> None:
     long = "word " * 3000
     assert pieces(long, "word") == (Piece(long, "same"),)
+
+
+@pytest.mark.parametrize(
+    ("expected", "more", "against"),
+    [
+        ("Paris", {}, "Paris"),
+        ('["four euros", "4 euros"]', {}, "4 euros"),  # the right answer that is most like it
+        ("[1, 2", {}, "[1, 2"),
+        ('[{"kind":"uppercase"}]', {}, ""),  # what a program looks for is no answer
+        ("(must be refused)", {"must_refuse": True}, ""),
+        ("Names two ways.", {"scores": {"rubric_score": 0.5, "win_rate": 1.0}}, ""),
+        ("Names two ways.", {"scores": {}, "label": "not judged"}, ""),
+    ],
+)
+def test_what_an_answer_is_held_against(expected: str, more: dict[str, Any], against: str) -> None:
+    record = QualityRecord(
+        **{"sample_id": "s", "variant": "base", "prompt": "", "prompt_sha256": "", "expected": expected, "output": "It costs 4 euros.", "passed": False}
+        | {"label": "wrong answer", "scores": {"exact_match": 0.0}} | more
+    )  # fmt: skip
+    assert held_against(record) == against

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -85,6 +86,16 @@ def test_the_terminal_shows_answers_beside_each_other_or_below(width: int) -> No
     beside = [line for line in text.splitlines() if "base: correct answer" in line and "adapter: too verbose" in line]
     assert bool(beside) == (width == 160)
     assert "\x1b[1;31m" in text  # what the expected answer does not have
+
+
+def test_a_file_gets_the_answers_as_they_were() -> None:
+    """Without styles a word that is missing would read as if the model had said it."""
+    written = io.StringIO()
+    said = {"output": "The colour is blue.", "expected": "The colour is red."}
+    answers = {name: msgspec.structs.replace(one, **said) for name, one in chosen(RUN, Wanted(), "base")[0].items()}
+    print_samples([answers], 1, Console(file=written, width=160))
+    assert "The colour is blue." in written.getvalue()
+    assert "missing from it" not in written.getvalue()
 
 
 def test_json_has_every_answer_with_its_details() -> None:
