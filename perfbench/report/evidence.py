@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from perfbench.records import BenchmarkResult, HumanSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
+from perfbench.records import BenchmarkResult, HumanSummary, JudgeSummary, Manifest, MemorySummary, ModelInfo, QualitySummary, Summary, TraceUse
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table, currency_of, metric_title, money_cell
 
@@ -138,15 +138,7 @@ def _quality_notes(summary: Summary) -> list[str]:
     ]
     notes += list(dict.fromkeys(f"Warning: {warning}." for quality in qualities.values() for warning in quality.warnings))
     notes += dict.fromkeys(f"Not run: {metric} ({why})." for quality in qualities.values() for metric, why in quality.not_run.items())
-    for name, quality in qualities.items():
-        if quality.judge is not None:
-            judge, kappa = quality.judge, formats.DASH if quality.judge.kappa is None else f"{quality.judge.kappa:.2f}"
-            changed, cost = formats.percent(judge.inconsistent), formats.DASH if judge.usd is None else f"{judge.usd:.3g} USD"
-            notes.append(
-                f"{name} was judged by {judge.model}: {judge.verdicts} verdicts, {judge.unread} unread, {formats.count(judge.prompt_tokens)} + "
-                f"{formats.count(judge.output_tokens)} tokens, cost {cost}; {changed} of pairs changed with the order; "
-                f"kappa with people {kappa} over {judge.kappa_n} answers."
-            )
+    notes += [_judge_note(name, quality.judge) for name, quality in qualities.items() if quality.judge is not None]
     if summary.equivalence is not None:
         same = summary.equivalence
         told = {"same": "are the same", "different": "differ", "cannot tell": "cannot be told to be the same"}[same.verdict]
@@ -155,6 +147,19 @@ def _quality_notes(summary: Summary) -> list[str]:
             f"(90 % interval {same.ci90_low:+.3f} to {same.ci90_high:+.3f}), margin {same.margin:g}; {formats.percent(same.flip_rate.value)} of samples flip."
         )
     return notes
+
+
+def _judge_note(name: str, judge: JudgeSummary) -> str:
+    """What judging took and how far it can be trusted; what is not known is not mentioned."""
+    parts = [f"{judge.verdicts} verdicts, {judge.unread} unread"]
+    if judge.prompt_tokens is not None or judge.output_tokens is not None:
+        parts.append(f"{formats.count(judge.prompt_tokens)} + {formats.count(judge.output_tokens)} tokens")
+    parts += [f"cost {judge.usd:.3g} USD"] if judge.usd is not None else []
+    parts += [f"{formats.percent(judge.inconsistent)} of pairs changed with the order"] if judge.inconsistent is not None else []
+    if judge.kappa_n:
+        told = f"kappa with people {judge.kappa:.2f}" if judge.kappa is not None else "kappa with people not defined"
+        parts.append(f"{told} over {judge.kappa_n} answers")
+    return f"{name} was judged by {formats.one_line(judge.model, 100)}: {', '.join(parts)}."
 
 
 def _estimate_cell(quality: QualitySummary, metric: str) -> Cell:

@@ -6,7 +6,6 @@ import msgspec
 
 from perfbench.records import Equivalence, Estimate, JudgeSummary, Summary
 from perfbench.report.evidence import quality_table
-from perfbench.report.formats import DASH
 
 
 def test_the_notes_of_the_quality_table(summary: Summary) -> None:
@@ -24,6 +23,13 @@ def test_the_notes_of_the_quality_table(summary: Summary) -> None:
     details = quality_table(changed).details
     assert "Warning: a weak metric decides alone: bleu." in details
     assert "Not run: human_score (no human labels have been imported)." in details
-    assert f"40 verdicts, 2 unread, 12,000 + 900 tokens, cost {DASH}; 12.5 % of pairs" in details
-    assert "kappa with people 0.61 over 20 answers" in details
+    assert "judged by big: 40 verdicts, 2 unread, 12,000 + 900 tokens, 12.5 % of pairs changed with the order, kappa with people 0.61 over 20 ans" in details
     assert "adapter and merged are the same: exact_match differs by +0.010 (90 % interval -0.020 to +0.030), margin 0.05; 2.0 % of samples flip." in details
+
+
+def test_what_is_not_known_of_the_judge_is_not_mentioned(summary: Summary) -> None:
+    name, variant = next((name, variant) for name, variant in summary.variants.items() if variant.quality is not None)
+    assert variant.quality is not None
+    quality = msgspec.structs.replace(variant.quality, judge=JudgeSummary(model="big", verdicts=9, usd=0.25))
+    changed = msgspec.structs.replace(summary, variants={name: msgspec.structs.replace(variant, quality=quality)})
+    assert f"{name} was judged by big: 9 verdicts, 0 unread, cost 0.25 USD." in quality_table(changed).details
