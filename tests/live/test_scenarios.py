@@ -1,4 +1,4 @@
-"""Every shipped scenario in its short form against one vLLM with the demo's model: prompts, arrivals, answers and reports work. About two minutes.
+"""Every shipped scenario in its short form against one vLLM with the demo's model: prompts, arrivals, answers and reports work. Some two minutes.
 
 One server hosts base, base with LoRA enabled, and adapter; a scenario's variants become endpoints of it, since starting four servers for each
 scenario would take an hour. What a scenario says of servers is tested by the demo and in test_serve.
@@ -43,7 +43,17 @@ def served(demo_server: Server) -> dict[str, Endpoint]:
 def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
     """The scenario with its variants as endpoints of the running server; only the last variant, to save time."""
     variant = scenario.variants[-1]
-    stages = tuple(stage.model_copy(update={"warmup_s": 0.5, "duration_s": min(stage.duration_s, 2.5)}) for stage in scenario.load.stages)
+    stages = tuple(
+        stage.model_copy(
+            update={
+                "warmup_s": 0.5,
+                "duration_s": min(stage.duration_s, 2.0),
+                "drain_s": 30.0,
+                "concurrency": None if stage.concurrency is None else min(stage.concurrency, 8),
+            }
+        )
+        for stage in scenario.load.stages
+    )
     load = scenario.load.model_copy(update={"adapters": None, "stages": stages})
     quality = None if scenario.quality is None else scenario.quality.model_copy(update={"data": scenario.quality.data.model_copy(update={"limit": 8})})
     return scenario.model_copy(update={"variants": (), "variations": {}, "endpoints": {variant: served[variant]}, "load": load, "quality": quality})
