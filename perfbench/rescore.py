@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+import perfbench
 from perfbench.conclude import conclude
 from perfbench.errors import InputError, RunFolderError
 from perfbench.prepare import of_load
@@ -54,7 +55,8 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     if any(left.expected != right.expected for variant in new for left, right in zip(old[variant], new[variant], strict=True)):
         changed.append("expected answers")
     done = Rescored(
-        utc=datetime.now(UTC).isoformat(timespec="seconds"), command=list(sys.argv), changed=changed, kept=folder.keep_scores(),
+        utc=datetime.now(UTC).isoformat(timespec="seconds"), perfbench_version=perfbench.__version__, command=list(sys.argv),
+        changed=changed, kept=folder.keep_scores(),
         scenario_file=None if scenario_file is None else str(scenario_file.absolute()),
     )  # fmt: skip
     for variant, records in new.items():

@@ -73,11 +73,11 @@ def rescore(
         return
     from rich.console import Console
 
-    from perfbench.report.evidence import quality_table
+    from perfbench.report.quality_details import verdicts_table
     from perfbench.report.terminal import fitted
 
     console = Console()
-    console.print(fitted(quality_table(summary), console.width))
+    console.print(fitted(verdicts_table(summary), console.width))
     typer.echo(f"earlier scores: {run.path / done.kept}\nreport: {run.path / 'report.html'}")
 
 

@@ -213,7 +213,7 @@ def _gate(metric: str, margin: float, pair: Paired, verdict: QualityVerdict, lev
         metric=metric,
         margin=margin,
         verdict=verdict,
-        reason=f"{told} {interval}, {where} the margin of {-margin:+.3f}{_needed(needed) if verdict == 'inconclusive' else ''}",
+        reason=f"{told} {interval}, {where} the margin of {-margin:+.3f}{samples_needed(needed) if verdict == 'inconclusive' else ''}",
         difference=Estimate(value=pair.value, ci95_low=ci95[0], ci95_high=ci95[1]),
         level=level,
         low=low,
@@ -233,11 +233,12 @@ def _against_minimum(metric: str, minimum: float, clean: Records, estimate: Esti
     if low >= minimum:
         return Verdict(verdict="pass", reason=f"no base in this run; {metric} {value:.3f} (at least {low:.3f}) reaches the minimum of {minimum:.3f}")
     needed = n_to_decide(value - minimum, value * (1 - value), 0.0)
-    reason = f"no base in this run; {metric} {value:.3f} reaches the minimum of {minimum:.3f}, its lower limit {low:.3f} does not{_needed(needed)}"
+    reason = f"no base in this run; {metric} {value:.3f} reaches the minimum of {minimum:.3f}, its lower limit {low:.3f} does not{samples_needed(needed)}"
     return Verdict(verdict="inconclusive", reason=reason, n_to_decide=needed)
 
 
-def _needed(n: int | None) -> str:
+def samples_needed(n: int | None) -> str:
+    """How many would decide, as the end of an inconclusive verdict's reason."""
     if n is None or n > _MANY:
         return "; no practical number of samples would decide, the difference lies on the margin"
     return f"; about {n:,} samples would decide, if the difference stays as it is"

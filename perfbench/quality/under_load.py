@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from perfbench.quality.ask import Target
-from perfbench.quality.decide import deciding_metric
+from perfbench.quality.decide import deciding_metric, samples_needed
 from perfbench.quality.intervals import n_to_decide
 from perfbench.quality.measures import Reading, estimates, paired_difference, reading_of
 from perfbench.quality.scoring import Answered, narrowed
@@ -121,7 +121,7 @@ def _decided(stage: str, idle: Mapping[str, QualityRecord], busy: Sequence[Quali
         difference=Estimate(value=pair.value, ci95_low=ci95[0], ci95_high=ci95[1]),
         changed=sum(left.output != right.output for left, right in zip(before, busy, strict=True)),
         verdict=verdict,
-        reason=f"{told}, {where} the margin of {-margin:+.3f}",
+        reason=f"{told}, {where} the margin of {-margin:+.3f}{samples_needed(needed) if verdict == 'inconclusive' else ''}",
         n_to_decide=needed,
     )
 

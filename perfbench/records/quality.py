@@ -86,6 +86,8 @@ class Rescored(msgspec.Struct, frozen=True, kw_only=True):
     """The stored answers were scored again: when, by what, and where the scores before it are."""
 
     utc: str
+    perfbench_version: str
+    """Whose rules: a newer version may score the same answer otherwise."""
     command: list[str]
     scenario_file: str | None
     """Whose quality block was taken; None for the run's own."""

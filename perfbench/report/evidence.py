@@ -132,7 +132,8 @@ def _quality_notes(summary: Summary) -> list[str]:
     """Sentences that stand by every reading of the quality table: weak metrics, metrics not run, the judge, adapter against merged."""
     qualities = _qualities(summary)
     notes = [
-        f"Scored again on {one.utc[:10]} over the answers of the run ({'other ' + ', '.join(one.changed) if one.changed else 'nothing had changed'}); "
+        f"Scored again on {one.utc[:10]} by perfbench {one.perfbench_version} over the answers of the run "
+        f"({'other ' + ', '.join(one.changed) if one.changed else 'the scenario and its data as before'}); "
         f"the scores before are in {one.kept}."
         for one in summary.rescored
     ]

@@ -7,6 +7,22 @@ from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table
 
 
+def verdicts_table(summary: Summary) -> Table:
+    """The verdict of each variant and the metric that it rests on, for a terminal: the quality table has every metric."""
+    columns = (
+        Column("Variant", align="left"), Column("Verdict", align="left"), Column("Metric", align="left"), Column("Value"),
+        Column("Reason", align="left", prose=True),
+    )  # fmt: skip
+    checked = {name: variant.quality for name, variant in summary.variants.items() if variant.quality is not None}
+    rows = []
+    for name, quality in checked.items():
+        value = quality.metrics.get(quality.metric or "")
+        figure = Cell(formats.DASH) if value is None else Cell(formats.percent(value.value), formats.interval(value.ci95_low, value.ci95_high, "share"))
+        metric = Cell(quality.metric or formats.DASH)
+        rows.append((Cell(name), Cell(quality.verdict, mark=quality.verdict), metric, figure, Cell(formats.one_line(quality.reason, 1000))))
+    return Table("verdicts", "Quality by variant", "Every metric is in the report.", columns, tuple(rows), details="Below a figure: its 95 % interval.")
+
+
 def gates_table(summary: Summary) -> Table:
     """One row for each deciding metric of each variant; empty where one metric decides alone, since the quality table says all of it."""
     columns = (
