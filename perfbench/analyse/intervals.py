@@ -143,8 +143,15 @@ def rate_interval(ended_s: Floats, amounts: Floats, seconds: float, given: Depen
         return NO_INTERVAL
     slices = np.minimum((ended_s * count / seconds).astype(np.int64), count - 1)
     rates = np.bincount(slices, weights=amounts, minlength=count) * count / seconds
-    centre, half = float(rates.mean()), _half(rates)
+    centre, half = float(rates.mean()), max(_half(rates), _edge_half(amounts, seconds, given))
     return Interval(max(0.0, centre - half), centre + half)
+
+
+def _edge_half(amounts: Floats, seconds: float, given: Dependence) -> float:
+    """What a window's two edges cut off of each stream's request, at the least: streams that end in step can leave as many in every slice, and no spread."""
+    if given.streams is None:
+        return 0.0
+    return Z975 * math.sqrt(given.streams / 6) * float(amounts.mean()) / seconds
 
 
 def _slices(ended: int, given: Dependence) -> int:

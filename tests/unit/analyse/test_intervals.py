@@ -127,8 +127,16 @@ def test_slices_of_a_closed_loop_hold_several_requests_a_stream(streams: int, en
         assert found == (None, None)
         return
     rates = np.bincount((at * slices / 10).astype(int), weights=amounts) * slices / 10
-    half = student_t975(slices - 1) * rates.std(ddof=1) / slices**0.5
+    half = max(student_t975(slices - 1) * rates.std(ddof=1) / slices**0.5, 1.959964 * (streams / 6) ** 0.5 * amounts.mean() / 10)
     assert found == (pytest.approx(rates.mean() - half), pytest.approx(rates.mean() + half))
+
+
+def test_streams_in_step_leave_no_spread_and_yet_no_certainty() -> None:
+    """Four streams end together every 0.5 s: 20 requests in each slice of 2.5 s. The edges alone are worth 1.96 x sqrt(4 / 6) requests in 10 s."""
+    at = np.repeat(np.arange(20) / 2 + 0.25, 4)
+    low, high = rate_interval(at, np.ones(80), 10.0, Dependence(batches=4, queue_time=1.0, needed=1.0, streams=4.0))
+    half = 1.959964 * np.sqrt(4 / 6) / 10
+    assert (low, high) == (pytest.approx(8.0 - half), pytest.approx(8.0 + half))
 
 
 def test_percentile_interval_by_hand() -> None:
