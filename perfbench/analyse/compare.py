@@ -2,11 +2,11 @@
 
 Latencies are paired by (repeat, prompt, occurrence): both variants answered that very request. A prompt that a trial sends several times gives one
 difference, the mean of its own; `stats.paired_interval` then resamples prompts and repeats. Rates have no prompts: each window is cut into equal
-slices, slices are paired by their place in the window, and are resampled as prompts are. Rates are compared in closed loop only: in open loop the
-schedule sets them. What another start of the servers would change is part of every interval (`starts`).
+slices, slices are paired by their place in the window, and are resampled as prompts are; an answer is spread over the time that it took. Rates are
+compared in closed loop only: in open loop the schedule sets them. What another start of the servers would change is part of every interval (`starts`).
 
-Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been
-paired with, are left out. Of a difference in e2e_s or in a rate, `answer_length` says how much comes from answers of another length.
+Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been paired with, are left out.
+Of a difference in e2e_s or in a rate, `answer_length` says how much comes from answers of another length.
 
 Verdicts, always of `right`: `same` when the whole interval lies within SAME_MARGIN of the left mean; `better` or `worse` when the interval leaves out 0
 and the p-value, adjusted by Holm over all comparisons of the run, is below 0.05; else `cannot tell`. `same` comes first: a difference that is certain
@@ -212,21 +212,29 @@ def _rate_parts(
 
 
 def window_slices(trial: AnalysedTrial, metric: str, experiment: Experiment) -> Floats | None:
-    """The rate in each of SLICES equal parts of the window; None where it cannot be told."""
-    ended = trial.requests.filter(ended_in_window(trial.outcome))
-    seconds = window_s(trial.outcome)
+    """The rate in each of SLICES equal parts of the window; None where it cannot be told.
+
+    An answer counts in each part by the share of its time that falls into it. Counted where it ends, whatever a window's edges cut off would be a
+    difference: with four streams in step that is a request of each, a tenth of a short window.
+    """
+    outcome = trial.outcome
+    touching = (pl.col("status") == "ok") & (pl.col("end_ns") >= outcome.measure_from_ns) & (pl.col("scheduled_ns") < outcome.measure_until_ns)
+    answered = trial.requests.filter(touching)
     if metric == "goodput_per_s":
-        if not experiment.slo or not judgeable(ended, experiment.slo):
+        if not experiment.slo or not judgeable(answered, experiment.slo):
             return None
-        ended = ended.filter(good(experiment.slo)).with_columns(pl.lit(1.0).alias("amount"))
+        amounts = answered.select(good(experiment.slo)).to_series().to_numpy().astype(np.float64)
     elif metric == "requests_per_s":
-        ended = ended.with_columns(pl.lit(1.0).alias("amount"))
-    elif ended["output_tokens"].null_count():
+        amounts = np.ones(len(answered))
+    elif answered["output_tokens"].null_count():
         return None
     else:
-        ended = ended.with_columns(pl.col("output_tokens").cast(pl.Float64).alias("amount"))
-    place = (ended["end_ns"].to_numpy() - trial.outcome.measure_from_ns) * SLICES // round(seconds * 1e9)
-    return np.bincount(place, weights=ended["amount"].to_numpy(), minlength=SLICES) / (seconds / SLICES)
+        amounts = answered["output_tokens"].to_numpy().astype(np.float64)
+    begun, ended = (answered[name].to_numpy() - outcome.measure_from_ns for name in ("scheduled_ns", "end_ns"))
+    length_ns = outcome.measure_until_ns - outcome.measure_from_ns
+    took = np.maximum(ended - begun, 1)
+    done = [float(np.clip((edge - begun) / took, 0.0, 1.0) @ amounts) for edge in np.linspace(0, length_ns, SLICES + 1)]
+    return np.asarray(np.diff(done) / (length_ns / 1e9 / SLICES))
 
 
 def _comparison(one: _Compared, p_value: float | None, tests: int) -> Comparison:
