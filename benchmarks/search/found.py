@@ -23,6 +23,8 @@ class Found:
     """From its start to its end, processes that start included."""
     machine_cores: float | None = None
     """CPU of the whole machine meanwhile."""
+    seen: str = ""
+    """What it measured, where the answer alone says little."""
 
     @property
     def off(self) -> float | None:

@@ -42,4 +42,5 @@ def read_report(content: bytes, case: str, limit_s: float) -> Found:
         if one["config"]["strategy"]["type_"] == "poisson"
     ]
     answer = read_off([rate for rate, _ in points], [p95_s for _, p95_s in points], limit_s)
-    return Found(case, "guidellm", answer, server_s, len(benchmarks))
+    seen = "; ".join(f"{p95_s * 1e3:.0f} ms at {rate:.0f}/s" for rate, p95_s in points)
+    return Found(case, "guidellm", answer, server_s, len(benchmarks), seen=f"guidellm's own p95 of TTFT: {seen}")

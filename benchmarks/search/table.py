@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
 def show(found: Sequence[Found]) -> str:
     """As Markdown, which reads well in a terminal too."""
     rows = ["| server | method | rate/s | truth/s | off | server-s | wall, s | windows | cores in use |", "|---|---|---|---|---|---|---|---|---|"]
-    return "\n".join([*rows, *(_row(one) for one in found)])
+    return "\n".join([*rows, *(_row(one) for one in found), *(f"\n{one.case}, {one.seen}." for one in found if one.seen)])
 
 
 def _row(one: Found) -> str:
