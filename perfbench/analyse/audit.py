@@ -42,7 +42,8 @@ AGAIN_FROM_CACHE = 0.10
 """Prompts sent again may hit the blocks that they share with all; a tenth more of their tokens than at first is the trial's own prompts coming back."""
 FLOOR_OF_TTFT = (0.05, 0.50)
 """The client's own time is part of every TTFT: a twentieth is as much as variants are chosen by; at half, it is the client that was measured. Median against
-median: the slowest of the fifty requests of a second is one hiccup of the machine."""
+median: the slowest of the fifty requests of a second is one hiccup of the machine. The floor holds the null server's own work: of it the client is a half to a
+ninth (benchmarks.load.client_floor), so that at a twentieth it really adds 0.5% to 2.5%."""
 
 
 @dataclass(frozen=True)
