@@ -62,7 +62,8 @@ class Serve(Strict):
     ready_timeout_s: Positive = 900.0
     """From start to the first real completion."""
     side_by_side: bool = False
-    """All servers run at once and repeats alternate between them: drift hits every variant alike. Needs the memory for all."""
+    """All servers run at once and repeats alternate between them: drift hits every variant alike. Needs the memory for all. Repeats are then of one start of
+    each server, and intervals of differences allow for what another would change; without it, repeats show that themselves."""
 
     @field_validator("args", mode="after")
     @classmethod
