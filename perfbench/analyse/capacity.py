@@ -124,8 +124,13 @@ def _in_flight(every: pl.DataFrame, outcome: TrialOutcome) -> list[float]:
 def capacities(folder: RunFolder, variant: str, experiment: Experiment, probes: Sequence[AnalysedTrial]) -> list[CapacitySummary]:
     """The answers of a variant's searches, with the goodput of the probe that each rests on."""
     found = [capacity_summary(folder, variant, search, experiment.slo) for search in experiment.search]
-    goodput = {trial.plan.stage: trial.summary.rates.goodput_per_s for trial in probes}
+    goodput = {trial.plan.stage: _at_most(trial.summary.rates.goodput_per_s, trial.plan.rate_per_s) for trial in probes}
     return [msgspec.structs.replace(_with_void(one, probes), goodput_per_s=goodput.get(one.stage or "")) for one in found if one is not None]
+
+
+def _at_most(goodput_per_s: float | None, rate_per_s: float | None) -> float | None:
+    """No more than the probe's rate: one that ended early may have had more arrivals than that brings in the long run."""
+    return goodput_per_s if goodput_per_s is None or rate_per_s is None else min(goodput_per_s, rate_per_s)
 
 
 def _with_void(found: CapacitySummary, probes: Sequence[AnalysedTrial]) -> CapacitySummary:

@@ -71,10 +71,23 @@ def stage_results(trials: Sequence[AnalysedTrial], experiment: Experiment) -> li
 
 
 def edge_results(probes: Sequence[AnalysedTrial], found: Sequence[CapacitySummary], experiment: Experiment) -> list[StageResult]:
-    """The probe at the highest load that a search saw meet the SLO, as one more stage. Its sequential test says that it does."""
-    at = {one.stage for one in found if one.stage is not None}
+    """The probe at the highest load that a search saw meet the SLO, as one more stage. Its sequential test says that it does. A probe that ended early may have
+    had more arrivals than its rate brings in the long run, which no server is paid for: its rates are at most that."""
+    rates = [one for one in found if one.find == "max_rate" and one.stage is not None]
+    # Streams of a closed loop carry more than arrivals at random can use; they count where no rate was found.
+    at = {one.stage for one in rates or found if one.stage is not None}
     chosen = [trial for trial in probes if trial.plan.stage in at and trial.usable]
-    return [replace(_pooled(trial.plan.stage, [trial], experiment), met=True) for trial in chosen]
+    return [_at_most(replace(_pooled(trial.plan.stage, [trial], experiment), met=True), trial.plan.rate_per_s) for trial in chosen]
+
+
+def _at_most(result: StageResult, rate_per_s: float | None) -> StageResult:
+    if rate_per_s is None:
+        return result
+    good, (low, high) = result.goodput_per_s, result.goodput_interval
+    return replace(
+        result, requests_per_s=min(result.requests_per_s, rate_per_s), goodput_per_s=None if good is None else min(good, rate_per_s),
+        goodput_interval=Interval(None if low is None else min(low, rate_per_s), None if high is None else min(high, rate_per_s)),
+    )  # fmt: skip
 
 
 def _pooled(stage: str, trials: Sequence[AnalysedTrial], experiment: Experiment) -> StageResult:

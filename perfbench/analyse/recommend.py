@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from perfbench.analyse.compare import SAME_MARGIN
 from perfbench.analyse.cost import StageResult
 from perfbench.analyse.metrics import metric_label
-from perfbench.records import Comparison, FidelitySummary, Recommendation, ReferenceCheck, VariantSummary
+from perfbench.records import CapacitySummary, Comparison, FidelitySummary, Recommendation, ReferenceCheck, VariantSummary
 
 FINE_TUNED = ("adapter", "merged")
 _MILLION = 1_000_000
@@ -63,7 +63,7 @@ def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCh
         return f"{name} is out: the reference calls its answers nonsense"
     if variant.quality is not None and variant.quality.verdict == "fail":
         return f"{name} is out: its quality fails ({variant.quality.reason})"
-    if not any(trial.audit.verdict != "void" for trial in variant.trials):
+    if not any(trial.audit.verdict != "void" for trial in (*variant.trials, *variant.probes)):
         return f"{name} is out: none of its trials can be used"
     return None
 
@@ -104,6 +104,23 @@ def _what_would_help(between: Sequence[Comparison]) -> str:
     return "more repeats or longer stages narrow the intervals"
 
 
+def _by_edges(
+    variants: Mapping[str, VariantSummary], cheap: str, dear: str, at: StageResult | None, against: StageResult | None
+) -> tuple[bool, str] | None:
+    """Where both prices rest on a search for a rate: whether the edges are apart, and the sentence. Probes have no stage in common to be compared at."""
+    ours, theirs = variants[cheap].capacity, variants[dear].capacity
+    if ours is None or theirs is None or at is None or against is None or (at.stage, against.stage) != (ours.stage, theirs.stage):
+        return None
+    certain = ours.low is not None and theirs.high is not None and ours.low > theirs.high
+    return certain, f"{_edge(cheap, ours)}, {_edge(dear, theirs)}"
+
+
+def _edge(name: str, found: CapacitySummary) -> str:
+    low, high = ("none" if end is None else f"{end:.3g}" for end in (found.low, found.high))
+    load = found.value if found.value is not None else found.low
+    return f"{name} meets the SLO up to {load:.3g} requests/s (95% interval {low} to {high})"
+
+
 def _by_price(
     variants: Mapping[str, VariantSummary], between: Sequence[Comparison], at_slo: Mapping[str, StageResult | None]
 ) -> tuple[str | None, str]:
@@ -124,6 +141,10 @@ def _by_price(
     if high <= low * (1 + SAME_MARGIN):
         return None, f"{said}: the same within {SAME_MARGIN:.0%}"
     at, against = stages[cheap], stages[dear]
+    edges = _by_edges(variants, cheap, dear, at, against)
+    if edges is not None:
+        certain, sentence = edges
+        return (cheap, f"{said}: {sentence}") if certain else (None, f"{said}, which the searches do not make certain: {sentence}")
     if at is not None and against is not None and at.stage != against.stage:
         return cheap, f"{said}: {cheap} meets the SLO up to stage {at.stage}, {dear} at {against.stage}"
     stage = at.stage if at is not None else None

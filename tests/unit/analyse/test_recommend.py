@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from perfbench.analyse.cost import StageResult
+from perfbench.analyse.recommend import recommend
+from perfbench.analyse.stats import Interval
 from perfbench.analyse.summarise import summarise
-from perfbench.records import Recommendation, ReferenceCheck
+from perfbench.records import CapacitySummary, Recommendation, ReferenceCheck
 
 STAGE = {"arrival": "closed", "concurrency": 1, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
 PRICED: dict[str, Any] = {"cost": {"server_hour_usd": 36.0}, "slo": {"ttft_s": {"p50": 1.0}}}
@@ -170,3 +174,28 @@ def test_the_same_is_said_as_the_same(run: Any, record: Any) -> None:
 def test_without_a_fine_tune_there_is_nothing_to_recommend(run: Any, record: Any, name: str) -> None:
     found = _recommend(run, {f"{name}.one.r0": _requests(record, f"{name}.one.r0", 20)})
     assert found == Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
+
+
+def _capacity(low: float, high: float, stage: str = "search-rate-2") -> CapacitySummary:
+    return CapacitySummary(find="max_rate", value=(low + high) / 2, low=low, high=high, probes=4, server_s=60.0, basis="b", stage=stage)
+
+
+def _edge_result(rate: float, stage: str = "search-rate-2") -> StageResult:
+    return StageResult(stage, "poisson", rate, rate, Interval(rate, rate), 8.0, 40.0, None, True)
+
+
+@pytest.mark.parametrize(("adapter_high", "serve"), [(7.0, "merged"), (12.0, None)])
+def test_prices_at_the_edges_of_searches_decide_where_the_edges_are_apart(run: Any, record: Any, adapter_high: float, serve: str | None) -> None:
+    """Probes of equal names are no common stage: each variant chose its own loads."""
+    _recommend(run, _both(record, {}, {}), **PRICED)
+    variants = summarise(run.folder).variants
+    priced = {
+        name: msgspec.structs.replace(
+            variants[name], capacity=capacity, cost=msgspec.structs.replace(variants[name].cost, usd_per_request=price)
+        )
+        for name, capacity, price in (("adapter", _capacity(5.0, adapter_high), 2e-6), ("merged", _capacity(11.0, 15.0), 1e-6))
+    }
+    found = recommend(priced, [], [], {"adapter": _edge_result(6.0), "merged": _edge_result(13.0)})
+    assert found.serve == serve
+    said = f"merged meets the SLO up to 13 requests/s (95% interval 11 to 15), adapter meets the SLO up to {(5 + adapter_high) / 2:.3g} requests/s"
+    assert any(said in reason for reason in found.reasons)
