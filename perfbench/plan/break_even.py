@@ -14,6 +14,7 @@ would help.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ def break_even(run: RunEvidence, demand: Demand, rule: Rule, wanted: FineTunes) 
         BreakEvenPoint(fine_tunes=n, skew=skew, adapters=adapters(arms, n, skew), merged=merged(arms, n, skew))
         for skew in wanted.skew for n in sorted(set(wanted.counts))
     ]  # fmt: skip
-    crossings = [crossing(arms, max(wanted.counts), skew) for skew in wanted.skew]
+    crossings = list(dict.fromkeys(crossing(arms, max(wanted.counts), skew) for skew in wanted.skew))
     return BreakEven(points=points, crossings=crossings, rests_on=_rests_on(arms))
 
 
@@ -161,14 +162,27 @@ def crossing(arms: Arms, most: int, skew: float) -> str:
     known = [(n, adapters(arms, n, skew), merged(arms, n, skew)) for n in range(1, most + 1)]
     told = [(n, ours, theirs) for n, ours, theirs in known if ours.replicas is not None]
     popular = "all alike popular" if skew == 0 else f"popularity of Zipf {skew:g}"
-    limit = "" if len(told) == len(known) else f"; nothing is said of more than {len(told)}, since the time of a swap (`load_s`) is not known"
+    if len(told) < len(known):
+        return _without_swaps(len(told), [ours.replicas is not None and _need(ours) < _need(theirs) for _, ours, theirs in told])
     # Whole servers make both curves jump: they may cross several times, and the last crossing counts.
     dearer = [n for n, ours, theirs in told if _need(ours) >= _need(theirs)]
     begins = dearer[-1] + 1 if dearer else 1
     if begins > len(told):
-        return f"With {popular}, {len(told)} fine-tunes as adapters need no less than merged{limit}."
+        return f"With {popular}, {len(told)} fine-tunes as adapters need no less than merged."
     n, ours, theirs = told[begins - 1]
-    return f"With {popular}, adapters need less from {n} fine-tunes on: there {ours.replicas} servers instead of {theirs.replicas}{limit}."
+    return f"With {popular}, adapters need less from {n} fine-tunes on: there {ours.replicas} servers instead of {theirs.replicas}."
+
+
+def _without_swaps(most: int, less: Sequence[bool]) -> str:
+    """Where the time of a swap is not known: what holds for as many as a server has on its GPU at once, and how to know more."""
+    if any(less):
+        found = f"adapters need less from {less.index(True) + 1} fine-tunes on"
+    else:
+        found = "one fine-tune as an adapter needs no less than merged" if most == 1 else f"up to {most} fine-tunes as adapters need no less than merged"
+    return (
+        f"Of as many as a server holds at once ({most}, `max-loras`), {found}. Of more nothing can be said, since the time of a swap is not known: give "
+        "`load_s`, or measure it with a load that is spread over more adapters than `max-loras` (load.adapters)."
+    )
 
 
 def _need(deployment: Deployment) -> float:

@@ -35,6 +35,8 @@ _P95 = 95
 _FALLS_BEHIND = 3.0
 """Times to the end in the last quarter of the simulation over those in the first: where the queue grows all the time they are 4.2 times as long."""
 _SEED = 0
+_HELD_REQUESTS = 100
+"""Of a Poisson trial; the p95 of fewer says little."""
 _BEYOND = 1.5
 """Times the most streams that were measured: so far a line through them is trusted."""
 
@@ -57,6 +59,7 @@ def checked(plan: VariantPlan, evidence: VariantEvidence, demand: Demand, experi
     if service is None or not lengths:
         reason = "the planned size is not simulated: no closed-loop stage has enough answered requests to tell how the server serves"
         return msgspec.structs.replace(plan, warnings=[*plan.warnings, reason])
+    warnings += _held_to_measured(service, evidence, experiment)
     replicas = int(plan.replicas.value)
     found = [simulation(service, lengths, demand.peak_per_s, replicas, router, experiment.slo) for router in ROUTERS]
     measured = loads[-1]
@@ -68,6 +71,25 @@ def checked(plan: VariantPlan, evidence: VariantEvidence, demand: Demand, experi
     if best.meets is False:
         warnings.append(_larger(service, lengths, demand.peak_per_s, replicas, experiment.slo))
     return msgspec.structs.replace(plan, simulated=found, warnings=warnings)
+
+
+def _held_to_measured(service: Service, evidence: VariantEvidence, experiment: Experiment) -> list[str]:
+    """How far the simulation is off in the run's own Poisson trials, which it was not fitted on: the sentence, or nothing where there are none."""
+    off = []
+    for trial in evidence.trials:
+        stage = experiment.stage_of(trial.plan)
+        answered = trial.measured.filter((pl.col("status") == "ok") & pl.col("ttft_s").is_not_null()).select("ttft_s", "prompt_tokens", "output_tokens")
+        if trial.usable and stage.arrival == "poisson" and stage.rate_per_s and len(answered.drop_nulls()) == len(answered) >= _HELD_REQUESTS:
+            pairs = [(float(prompt), float(answer)) for _, prompt, answer in answered.iter_rows()]
+            found = simulation(service, pairs, stage.rate_per_s, 1, _BEST, {})
+            measured = _percentile(answered["ttft_s"].to_numpy(), _P95)
+            if found.ttft_p95_s is not None and measured:
+                off.append(found.ttft_p95_s / measured - 1)
+    if not off:
+        return []
+    told = f"{min(off):+.0%}" if len(off) == 1 else f"{min(off):+.0%} to {max(off):+.0%}"
+    trials = "1 Poisson trial" if len(off) == 1 else f"{len(off)} Poisson trials"
+    return [f"held to {trials} of this run that it was not fitted on, the simulation's p95 of TTFT is {told} off"]
 
 
 def service_of(stages: Sequence[ClosedStage], variant: str, experiment: Experiment) -> Service | None:

@@ -87,6 +87,8 @@ def fit_service(stages: Sequence[ClosedStage], *, slots: int | None = None, in_s
         return service
     loops = [Loop(one.streams, float(one.ttft_s.mean()), float(np.nanmean(one.tpot_s)), one.prompt_tokens, one.output_tokens) for one in inside]
     alone = inside[0].ttft_s / inside[0].ttft_s.mean() / (1 + share * (inside[0].prompt_tokens / mean_prompt - 1))
+    if inside[0].streams > 1:
+        alone = np.empty(0)  # what they differ by is how they meet
     return with_steps(service, loops, alone, batch_tokens=batch_tokens) or service
 
 

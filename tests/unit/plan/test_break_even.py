@@ -115,7 +115,7 @@ def test_where_the_curves_cross() -> None:
     """Merged: 2, 2, 3 servers for 1 to 3 models, then one each. Adapters: 3 up to 4 places; from then on swaps."""
     assert crossing(_arms(), 4, 0.0) == "With all alike popular, adapters need less from 4 fine-tunes on: there 3 servers instead of 4."
     assert crossing(_arms(), 3, 0.0) == "With all alike popular, 3 fine-tunes as adapters need no less than merged."
-    assert "nothing is said of more than 4, since the time of a swap" in crossing(_arms(load_s=None), 50, 0.0)
+    assert "holds at once (4, `max-loras`), adapters need less from 4 fine-tunes on. Of more nothing can be said" in crossing(_arms(load_s=None), 50, 0.0)
     cheap = _arms(adapter=_evidence("adapter", 13.0))
     assert "adapters need less from 1 fine-tunes on: there 1 servers instead of 2" in crossing(cheap, 4, 0.0)
 

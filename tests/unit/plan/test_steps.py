@@ -49,10 +49,10 @@ def test_slots_and_the_tokens_of_a_step_bound_it() -> None:
     assert chunked.ttft_s == pytest.approx([0.070 + 0.070 + 0.070 + 0.005, 0.210 + 0.045 + 0.005])
 
 
-def _loops(service: Service, outputs: np.ndarray) -> list[ClosedStage]:  # type: ignore[type-arg]
+def _loops(service: Service, outputs: np.ndarray, every: tuple[int, ...] = (1, 2, 4, 8)) -> list[ClosedStage]:  # type: ignore[type-arg]
     requests = Requests(np.zeros(len(outputs)), np.full(len(outputs), 100.0), outputs)
     stages = []
-    for streams in (1, 2, 4, 8):
+    for streams in every:
         assert service.steps is not None
         work = step_work(service.steps, np.ones(len(outputs)), requests)
         first, done = (np.array(times) for times in closed_loop(service.steps, 32, work, streams))
@@ -73,6 +73,16 @@ def test_steps_are_found_again_from_closed_loops() -> None:
     requests = Requests(arrivals, np.full(3000, 100.0), np.random.default_rng(3).integers(8, 32, 3000).astype(float))
     p95 = [np.quantile(simulate(one, requests, replicas=1, router="random", seed=0).ttft_s, 0.95) for one in (truth, fitted)]
     assert p95[1] == pytest.approx(p95[0], rel=0.05)
+
+
+def test_streams_in_lockstep_show_the_steps_too_and_none_has_to_be_alone() -> None:
+    """Answers of one length: four prompts stand in one step, which is what four streams show and arrivals at random do not."""
+    steps = Steps(Curve(((4.0, 0.030), (16.0, 0.050))), prefill_s=0.044, outside_s=0.010)
+    truth = Service(steps.decode, steps.decode, slots=32, mean_prompt_tokens=100, steps=steps)
+    fitted = fit_service(_loops(truth, np.full(400, 8.0), (4, 8, 16)), slots=32, in_steps=True)
+    assert fitted is not None and fitted.steps is not None
+    assert fitted.steps.prefill_s == pytest.approx(0.044, rel=0.15)
+    assert dict(fitted.steps.decode.points)[4.0] == pytest.approx(0.030, rel=0.1)
 
 
 def test_a_server_that_makes_nobody_wait_is_not_taken_for_one_in_steps() -> None:
