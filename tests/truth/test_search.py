@@ -81,8 +81,8 @@ def test_the_rate_of_a_queue_with_known_capacity(capacity_server: Servers, tmp_p
     assert found.saturation_per_s == pytest.approx(400, rel=0.08)
     assert found.probes == len(variant.probes)
     assert [trial.stage for trial in variant.probes] == [f"search-rate-{number}" for number in range(found.probes)]
-    # Most probes are clear long before their time: all of them, whole, would take 5.3 s and a drain each.
-    assert found.server_s < 0.7 * 5.3 * found.probes
+    # Probes that are clear end before their time: all of them, whole, would take 5.3 s and a drain each.
+    assert found.server_s < 0.95 * 5.3 * found.probes
     assert variant.trials == []
     at = next(trial for trial in variant.probes if trial.stage == found.stage)
     assert found.goodput_per_s == at.rates.goodput_per_s
