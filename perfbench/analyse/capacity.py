@@ -28,6 +28,8 @@ PIECES = 32
 """A window is cut into so many pieces for tallies and backlog."""
 CLIENT_CPU_SHARE = 0.95
 """Above it the load process sets the pace (audit: void), so a load that it could not offer says nothing of the server."""
+_ABOVE = 1.1
+"""Times what the closed loop completed: more than that is either a loop too small to fill the server, or a queue that had no time to grow."""
 _PER_TOKEN = ("tpot_s", "ntpot_s")
 
 
@@ -166,8 +168,15 @@ def capacity_summary(folder: RunFolder, variant: str, search: Search, slo: Mappi
     at = _probe_at(probes, step.gap.low, search)
     return CapacitySummary(
         **spent, value=value, low=step.interval.low, high=step.interval.high, saturation_per_s=saturation, stage=at.stage if at is not None else None,
-        basis=_sentence(step, judged, search),
+        basis=_sentence(step, judged, search) + _doubt(value, saturation, search),
     )  # fmt: skip
+
+
+def _doubt(value: float | None, saturation: float | None, search: Search) -> str:
+    if search.find != "max_rate" or value is None or saturation is None or value <= _ABOVE * saturation:
+        return ""
+    completed = f"the closed loop of {search.streams} streams completed ({saturation:.4g} requests/s)"
+    return f"; that is more than {completed}: longer windows (`duration_s`) show whether it lasts"
 
 
 def _probe_at(probes: Sequence[TrialPlan], load: float | None, search: Search) -> TrialPlan | None:

@@ -75,7 +75,7 @@ def count(value: int | None) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A number in the form that its unit asks for (s, bytes, USD, share, 1/s, tokens/s); any other unit is written behind it."""
+    """A number in the form that its unit asks for (s, bytes, USD, share, 1/s, tokens/s, streams); any other unit is written behind it."""
     if value is None:
         return DASH
     match unit:
@@ -91,6 +91,8 @@ def quantity(value: float | None, unit: str) -> str:
             return f"{significant(value)} /s"
         case "tokens/s":
             return f"{significant(value)} tok/s"
+        case "streams":
+            return f"{value:,.0f} streams"
         case _:
             return f"{significant(value)} {unit}".rstrip()
 
