@@ -215,26 +215,22 @@ def n_to_decide(difference: float, variance: float, margin: float) -> int | None
     """Samples for 80% power to show `difference > -margin` (or that it is below) at one-sided alpha 0.05.
 
     (z(0.95) + z(0.80))^2 * variance / (difference + margin)^2, with the variance of one sample's difference; for paired shares that is
-    b/n + c/n - difference^2,
-    and without a true difference it is 6.18 * discordant / margin^2.
+    b/n + c/n - difference^2, and without a true difference it is 6.18 * discordant / margin^2. Where no sample differs from another, as many as it takes
+    until z^2 / (n + z^2), the share that may still be otherwise (`tango`, `mean_interval`), is less than the distance: 52 for a margin of 0.05.
     None where the difference lies on the margin, so that no number would do.
     """
     distance = difference + margin
     if abs(distance) < 1e-9:
         return None
+    if variance < 1e-12:
+        return max(1, math.ceil(normal_quantile(0.90) ** 2 * (1 / abs(distance) - 1)))
     factor = (normal_quantile(0.90) + normal_quantile(0.60)) ** 2
     return max(1, math.ceil(factor * variance / distance**2))
 
 
 def share_variance(b: int, c: int, n: int) -> float:
-    """Variance of one pair's difference. With no discordant pair, 3 / n (rule of three) bounds how many there may be."""
-    discordant = (b + c) / n
-    return max(discordant - ((c - b) / n) ** 2, 3 / n if not discordant else 0.0)
-
-
-def mean_variance(values: Array) -> float:
-    """Variance of one value. Where all are equal, 3 / n (rule of three): that none of n differs does not say that none will."""
-    return float(values.var()) if np.ptp(values) > 1e-12 else 3 / len(values)
+    """Variance of one pair's difference."""
+    return (b + c) / n - ((c - b) / n) ** 2
 
 
 def as_floats(values: Any) -> Array:

@@ -27,7 +27,6 @@ from perfbench.quality.intervals import (
     as_floats,
     clustered_standard_error,
     mean_interval,
-    mean_variance,
     normal_quantile,
     share_variance,
     tango,
@@ -144,7 +143,7 @@ def paired_difference(base: Records, records: Records, metric: str, reading: Rea
         differences = after - before
     value = float(differences.mean())
     if clusters is None:
-        return Paired(value, n, mean_variance(differences), cache(lambda level: mean_interval(differences, level)))
+        return Paired(value, n, float(differences.var()), cache(lambda level: mean_interval(differences, level)))
     draws = Draws(weighted_mean(differences), n, as_floats([value]), clusters)
     error = clustered_standard_error(differences, clusters)
     return Paired(value, n, n * error**2 or 3 / len(set(clusters)), lambda level: draws.intervals(level)[0])

@@ -214,8 +214,8 @@ def under_load_table(summary: Summary) -> Table:
     """Whether answers get worse when the server is busy; no row where nobody asked."""
     columns = (
         Column("Variant", align="left"), Column("Stage", align="left"), Column("Verdict", align="left"), Column("Idle"), Column("Under load"),
-        Column("Difference"), Column("Prompts", "answered both ways"), Column("Texts changed", "prompts whose two answers are not the same text"),
-        Column("Reason", align="left", prose=True),
+        Column("Difference"), Column("Prompts", "answered both ways"),
+        Column("Texts changed", "prompts whose two answers are not the same text", minor=True), Column("Reason", align="left", prose=True, minor=True),
     )  # fmt: skip
     rows = tuple(
         (

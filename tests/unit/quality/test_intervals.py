@@ -196,7 +196,12 @@ def test_a_statistic_that_hardly_ever_moves_claims_no_certainty() -> None:
     assert low < 1.0 < high
 
 
-def test_scores_that_are_all_equal_do_not_decide_with_one_sample() -> None:
-    assert i.mean_variance(np.full(16, 0.0)) == pytest.approx(3 / 16)
-    assert i.mean_variance(np.array([0.0, 1.0])) == 0.25
-    assert (i.n_to_decide(0.0, i.mean_variance(np.zeros(16)), 0.1) or 0) > 50
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.1, 0.3])
+def test_where_nothing_differs_as_many_samples_decide_as_the_interval_says(margin: float) -> None:
+    n = i.n_to_decide(0.0, i.share_variance(0, 0, 16), margin) or 0
+    assert n > 2
+    for at, passes in ((n, True), (n - 1, False)):
+        assert (i.tango(0, 0, at, 0.90)[0] > -margin) == passes
+        assert (i.mean_interval(np.zeros(at), 0.90)[0] > -margin) == passes
+        assert (i.wilson(at, at, 0.90)[0] >= 1 - margin) == passes  # against a minimum, with nothing wrong
+    assert i.n_to_decide(0.0, 0.0, 0.05) == 52
