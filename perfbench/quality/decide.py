@@ -4,7 +4,8 @@ The question is non-inferiority, with the margin fixed in the scenario before th
 
     pass            the 90% interval of (variant - base) lies above -margin: it is not worse than base by the margin or more
     fail            the interval lies below -margin; or the metric itself lies below `minimum`
-    inconclusive    neither: too few samples (the reason says how many would do), or the metric was not run
+    inconclusive    neither: too few samples (the reason says how many would do), or the metric was not run; or both score so near to 0, within the
+                    margin, that nothing could be worse by it: two models that cannot do the task are no pass
     not comparable  base was asked something else: other prompts, template, decoding or seed
     reference       base, which the others are held against
 
@@ -46,6 +47,9 @@ from perfbench.scenario.quality_metrics import JUDGED, QUALITY_METRICS, quality_
 ALPHA = 0.05
 """One-sided."""
 FEW_GROUPS = 20
+_FICKLE = 0.5
+_SOME = 10
+"""Verdicts, before their all being the same says something of the judge."""
 _MANY = 1_000_000
 Records = Sequence[QualityRecord]
 
@@ -109,7 +113,7 @@ def decide(base: Records | None, records: Records, quality: Quality, judge: Judg
         groups=groups,
         standard_errors=standard_errors(clean),
         regressed=lost,
-        warnings=_warnings(quality, groups),
+        warnings=[*_warnings(quality, groups), *_doubts(judge, records)],
         not_run=missing,
         signatures=_signatures(quality, records),
         judge=judge,
@@ -152,7 +156,7 @@ def _verdict(
     if unavailable is not None:
         return Verdict(verdict="inconclusive", reason=f"{unavailable} was not run: {missing.get(unavailable, 'no sample has it')}")
     assert estimate is not None
-    against = _against_base(kept, problem, clean, quality, reading)
+    against = _against_base(kept, problem, clean, cleaned, quality, reading)
     if below:
         reason = f"{metric} {value:.3f} lies below the minimum of {minimum:.3f}"
         return Verdict(verdict="fail", reason=reason, gates=against.gates)
@@ -161,7 +165,9 @@ def _verdict(
     return against
 
 
-def _against_base(kept: Records | None, problem: str | None, clean: Records, quality: Quality, reading: Reading) -> Verdict:
+def _against_base(
+    kept: Records | None, problem: str | None, clean: Records, cleaned: Mapping[str, Estimate], quality: Quality, reading: Reading
+) -> Verdict:
     if kept is None:
         return Verdict(verdict="inconclusive", reason="the run has no base to hold it against; add the variant `base`, or give `quality.minimum`")
     if problem is not None:
@@ -173,6 +179,7 @@ def _against_base(kept: Records | None, problem: str | None, clean: Records, qua
         return Verdict(verdict="inconclusive", reason=str(error))
     found = holm(pairs, [margin for _, margin in metrics])
     gates = [_gate(metric, margin, pair, *ruling) for (metric, margin), pair, ruling in zip(metrics, pairs, found, strict=True)]
+    gates = [_not_at_the_floor(gate, cleaned.get(gate.metric)) for gate in gates]
     verdicts = [gate.verdict for gate in gates]
     verdict: QualityVerdict = "fail" if "fail" in verdicts else "pass" if all(one == "pass" for one in verdicts) else "inconclusive"
     if len(gates) == 1:
@@ -222,6 +229,17 @@ def _gate(metric: str, margin: float, pair: Paired, verdict: QualityVerdict, lev
         n_to_decide=needed,
         mcnemar_p=None if b is None or c is None else mcnemar_p(b, c),
     )
+
+
+def _not_at_the_floor(gate: GateSummary, own: Estimate | None) -> GateSummary:
+    """A pass where base and the variant both lie within the margin of 0 has shown nothing."""
+    if gate.verdict != "pass" or gate.metric == WIN_RATE or own is None or own.value is None or gate.difference is None or gate.difference.value is None:
+        return gate
+    base = max(0.0, own.value - gate.difference.value)
+    if max(base, own.value) > gate.margin:
+        return gate
+    reason = f"{gate.metric} is {base:.3f} for base and {own.value:.3f} here: within the margin of 0 nothing can be worse by it, so neither does the task"
+    return msgspec.structs.replace(gate, verdict="inconclusive", reason=reason, n_to_decide=None)
 
 
 def _against_minimum(metric: str, minimum: float, clean: Records, estimate: Estimate) -> Verdict:
@@ -288,6 +306,20 @@ def _warnings(quality: Quality, groups: int | None) -> list[str]:
     found = quality_warnings(quality.model_dump(mode="json"))
     if groups is not None and groups < FEW_GROUPS:
         found.append(f"only {groups} groups: an interval that counts groups is too narrow below about {FEW_GROUPS}")
+    return found
+
+
+def _doubts(judge: JudgeSummary | None, records: Records) -> list[str]:
+    """Signs that a judge does not judge."""
+    if judge is None:
+        return []
+    found = []
+    if judge.inconsistent is not None and judge.inconsistent > _FICKLE:
+        found.append(f"the judge's pairwise verdicts changed with the order of the answers in {judge.inconsistent:.0%} of pairs: they say little")
+    for metric in JUDGED:
+        told = [record.scores[metric] for record in records if metric in record.scores and (record.output or "").strip()]
+        if metric != WIN_RATE and len(told) >= _SOME and len(set(told)) == 1:
+            found.append(f"the judge gave all {len(told)} answers the same {metric}: let people look at some (perfbench samples --blind)")
     return found
 
 

@@ -12,7 +12,7 @@ from perfbench.quality.decide import decide, holm
 from perfbench.quality.equivalence import equivalent
 from perfbench.quality.intervals import Array, as_floats, clustered_standard_error, mean_interval, tango
 from perfbench.quality.measures import Paired, Reading, paired_difference
-from perfbench.records import QualityRecord
+from perfbench.records import JudgeSummary, QualityRecord
 from perfbench.scenario.quality import Quality, QuestionAnswering
 
 
@@ -233,3 +233,31 @@ def test_a_summary_is_json(data_file: str) -> None:
     base = records("base", [1.0, 0.0] * 30)
     text = msgspec.json.encode(decide(base, changed(base, variant=lambda n: "adapter"), block(data_file, slices=())))
     assert json.loads(text)["gates"][0]["metric"] == "exact_match"
+
+
+@pytest.mark.parametrize(
+    ("base", "variant", "verdict"),
+    [
+        ([0.0] * 100, [0.0] * 100, "inconclusive"),  # neither does the task: nothing can be worse by the margin
+        ([1.0] * 2 + [0.0] * 98, [0.0] * 2 + [1.0] * 3 + [0.0] * 95, "inconclusive"),
+        ([0.0] * 100, [1.0] * 70 + [0.0] * 30, "pass"),  # what the fine-tune is for
+        ([1.0] * 10 + [0.0] * 90, [1.0] * 10 + [0.0] * 90, "pass"),
+    ],
+)
+def test_two_models_that_cannot_do_the_task_are_no_pass(data_file: str, base: list[float], variant: list[float], verdict: str) -> None:
+    summary = decide(records("base", base), records("adapter", variant), block(data_file))
+    assert summary.verdict == verdict
+    assert ("neither does the task" in summary.reason) == (verdict == "inconclusive")
+    assert summary.n_to_decide is None
+
+
+def test_a_judge_that_does_not_judge_is_warned_about(data_file: str) -> None:
+    quality = block(data_file, judge={"url": "http://127.0.0.1:9", "model": "j"})
+    judge = JudgeSummary(model="j", verdicts=24, inconsistent=0.75)
+    rubric = records("adapter", [1.0] * 12, rubric_score=[1.0] * 12, answer_correctness=[1.0] * 11 + [0.0])
+    warnings = decide(records("base", [1.0] * 12), rubric, quality, judge).warnings
+    assert warnings == [
+        "the judge's pairwise verdicts changed with the order of the answers in 75% of pairs: they say little",
+        "the judge gave all 12 answers the same rubric_score: let people look at some (perfbench samples --blind)",
+    ]
+    assert decide(records("base", [1.0] * 12), rubric[:5], quality, JudgeSummary(model="j", verdicts=5, inconsistent=0.2)).warnings == []
