@@ -232,8 +232,8 @@ def _gate(metric: str, margin: float, pair: Paired, verdict: QualityVerdict, lev
 
 
 def _not_at_the_floor(gate: GateSummary, own: Estimate | None) -> GateSummary:
-    """A pass where base and the variant both lie within the margin of 0 has shown nothing."""
-    if gate.verdict != "pass" or gate.metric == WIN_RATE or own is None or own.value is None or gate.difference is None or gate.difference.value is None:
+    """Where base and the variant both lie within the margin of 0 a pass has shown nothing, and no number of samples would decide."""
+    if gate.verdict == "fail" or gate.metric == WIN_RATE or own is None or own.value is None or gate.difference is None or gate.difference.value is None:
         return gate
     base = max(0.0, own.value - gate.difference.value)
     if max(base, own.value) > gate.margin:

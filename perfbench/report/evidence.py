@@ -108,19 +108,19 @@ def quality_table(summary: Summary) -> Table:
     qualities = _qualities(summary)
     metrics = dict.fromkeys(metric for quality in qualities.values() for metric in quality.metrics)
     columns = (
-        Column("Variant", align="left"), Column("Verdict", align="left"), *(Column(metric.replace("_", " "), metric) for metric in metrics),
+        Column("Variant", align="left"), Column("Verdict", align="left"), Column("Reason", align="left", prose=True),
+        *(Column(metric.replace("_", " "), metric) for metric in metrics),
         Column("Samples"), Column("Regressions", "base passes, this variant does not"), Column("Improvements", "this variant passes, base does not"),
-        Column("Reason", align="left", prose=True),
     )  # fmt: skip
     rows = tuple(
         (
             Cell(name),
             Cell(quality.verdict, mark=quality.verdict),
+            Cell(quality.reason),
             *(_estimate_cell(quality, metric) for metric in metrics),
             Cell(formats.count(quality.n)),
             Cell(formats.count(quality.regressions)),
             Cell(formats.count(quality.improvements)),
-            Cell(quality.reason),
         )
         for name, quality in qualities.items()
     )

@@ -239,6 +239,7 @@ def test_a_summary_is_json(data_file: str) -> None:
     ("base", "variant", "verdict"),
     [
         ([0.0] * 100, [0.0] * 100, "inconclusive"),  # neither does the task: nothing can be worse by the margin
+        ([0.0] * 10, [0.0] * 10, "inconclusive"),
         ([1.0] * 2 + [0.0] * 98, [0.0] * 2 + [1.0] * 3 + [0.0] * 95, "inconclusive"),
         ([0.0] * 100, [1.0] * 70 + [0.0] * 30, "pass"),  # what the fine-tune is for
         ([1.0] * 10 + [0.0] * 90, [1.0] * 10 + [0.0] * 90, "pass"),
