@@ -1,9 +1,10 @@
 """Which fine-tuned variant to serve, and why, in sentences with numbers.
 
-Only `adapter` and `merged` can be recommended: they hold the fine-tune. A variant is out when its quality fails, when the reference called its answers
-nonsense, or when none of its trials can be used. Of two that are left, the cheaper at the SLO is served when that is no accident: it meets the SLO
-at another load than the other, or the comparison behind the price (goodput, else output tokens per second or TPOT, at that stage) is certain. Where the
-price does not decide, TPOT does, if it points one way in every stage where it is certain. Else the run cannot say, and says what would help.
+Only `adapter` and `merged` can be recommended: they hold the fine-tune. A variant is out when its quality fails, when it does not do the task (no pass,
+and next to nothing right), when the reference called its answers nonsense, or when none of its trials can be used. Of two that are left, the cheaper at
+the SLO is served when that is no accident: it meets the SLO at another load than the other, or the comparison behind the price (goodput, else output
+tokens per second or TPOT, at that stage) is certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is certain.
+Else the run cannot say, and says what would help.
 
 `reasons` are for ten seconds: what decided first, one sentence for all stages. `details` hold the sentences behind them: each stage with its interval, each
 quality verdict in full.
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from perfbench.analyse.compare import SAME_MARGIN
 from perfbench.analyse.cost import StageResult
 from perfbench.analyse.metrics import metric_label
-from perfbench.records import CapacitySummary, Comparison, FidelitySummary, Recommendation, ReferenceCheck, VariantSummary
+from perfbench.records import CapacitySummary, Comparison, FidelitySummary, QualitySummary, Recommendation, ReferenceCheck, VariantSummary
 
 FINE_TUNED = ("adapter", "merged")
 _MILLION = 1_000_000
@@ -63,9 +64,19 @@ def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCh
         return f"{name} is out: the reference calls its answers nonsense"
     if variant.quality is not None and variant.quality.verdict == "fail":
         return f"{name} is out: its quality fails ({variant.quality.reason})"
+    if variant.quality is not None and (nothing := _next_to_nothing(variant.quality)) is not None:
+        return f"{name} is out: it does not do the task ({nothing})"
     if not any(trial.audit.verdict != "void" for trial in (*variant.trials, *variant.probes)):
         return f"{name} is out: none of its trials can be used"
     return None
+
+
+def _next_to_nothing(quality: QualitySummary) -> str | None:
+    """No pass, and the deciding metric within the margin of 0: speed is no reason to serve what answers nothing right."""
+    own = quality.metrics.get(quality.metric or "")
+    if quality.verdict == "pass" or not quality.gates or own is None or own.value is None or own.value > quality.gates[0].margin:
+        return None
+    return f"{metric_label(quality.metric or '')} {own.value:.1%}"
 
 
 def _quality_sentence(name: str, variant: VariantSummary) -> str:

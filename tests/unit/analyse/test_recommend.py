@@ -85,6 +85,15 @@ def test_a_pass_is_short_and_in_full_among_the_details(run: Any, record: Any, qu
     assert any(detail.startswith("merged: quality pass (accuracy differs from base by +0.500 (90% interval ") for detail in found.details)
 
 
+def test_what_gets_nothing_right_is_not_served_however_fast_it_is(run: Any, record: Any, quality_block: Any) -> None:
+    for variant in ("base", "adapter", "merged"):
+        run.quality(variant, [variant == "adapter" and k < 30 for k in range(60)])
+    by_trial = {"base.one.r0": _requests(record, "base.one.r0", 40), **_both(record, {"tpot": 0.25}, {"tpot": 0.1})}
+    found = _recommend(run, by_trial, quality=quality_block)
+    assert found.serve == "adapter"
+    assert "merged is out: it does not do the task (accuracy 0.0%)" in found.reasons
+
+
 def test_the_faster_may_be_the_adapter(run: Any, record: Any) -> None:
     assert _recommend(run, _both(record, {"tpot": 0.2}, {"tpot": 0.25})).serve == "adapter"
 
