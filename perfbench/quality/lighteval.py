@@ -38,12 +38,17 @@ class Installed(NamedTuple):
     version: str
 
 
+def script() -> str | None:
+    """Its command, beside our Python or on PATH."""
+    return shutil.which("lighteval", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
+
+
 def installed() -> Installed:
     """Raises MissingPartError where there is none, or where it cannot talk to a server."""
-    script = shutil.which("lighteval", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
-    if script is None:
+    found = script()
+    if found is None:
         raise MissingPartError("lighteval is not installed, and public benchmarks run by it", hint=INSTALL)
-    return _proven(str(Path(script).resolve().with_name("python")), script)
+    return _proven(str(Path(found).resolve().with_name("python")), found)
 
 
 @cache

@@ -8,22 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from perfbench.benchmark_run import Asked, benchmark_url
-from perfbench.errors import MissingPartError
 from perfbench.quality import lighteval
 from perfbench.report.progress import RunProgress
 from perfbench.serve.server import Server
 
 CAPITALS = Path(__file__).parents[2] / "scenarios" / "quality" / "data" / "capitals.py"
 
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _lighteval() -> None:
-    try:
-        lighteval.installed()
-    except MissingPartError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+pytestmark = [pytest.mark.live, pytest.mark.skipif(lighteval.script() is None, reason=f"Lighteval is not on PATH: {lighteval.INSTALL}")]
 
 
 def test_a_local_task_is_run_and_kept(demo_server: Server, tmp_path: Path) -> None:
