@@ -112,8 +112,8 @@ class Case(NamedTuple):
     slower: float = 1.0
     repeats: int = 1
     start: float = START
-    servers: Literal["restarted", "kept", "side by side"] = "restarted"
-    """For each repeat; as `plan_visits` has it, which keeps the server that ends a repeat for the next one; once for all repeats."""
+    servers: Literal["restarted", "kept", "side by side", "one for both"] = "restarted"
+    """For each repeat; as `plan_visits` has it, which keeps the server that ends a repeat for the next one; once for all repeats; once, and for both."""
 
 
 CASES = (
@@ -122,6 +122,7 @@ CASES = (
         for start in (0.0, START, 2 * START)
         for servers, repeats in (("restarted", 1), ("restarted", 2), ("restarted", 3), ("restarted", 5), ("kept", 2), ("kept", 3), ("side by side", 3))
     ),
+    *(Case(1.0, repeats, servers="one for both") for repeats in (1, 2, 3)),
     *(Case(1.05, repeats) for repeats in (1, 2, 3, 5, 8)), Case(1.05, 3, servers="side by side"),
     *(Case(1.10, repeats) for repeats in (1, 2, 3)), Case(1.10, 3, servers="side by side"), Case(1.20, 1),
 )  # fmt: skip
@@ -138,8 +139,9 @@ def simulated_run(rng: np.random.Generator, case: Case) -> list[Comparison]:
         for variant, factor in (("base", 1.0), ("merged", case.slower)):
             # base merged | merged base | base merged: merged is kept from the first repeat to the second, base from the second to the third.
             kept = (repeat + (variant == "base")) // 2
-            start = f"{variant} {dict(zip(('restarted', 'kept', 'side by side'), (repeat, kept, 0), strict=True))[case.servers]}"
-            speed = speeds.setdefault(start, factor * float(np.exp(rng.normal(0, case.start))))
+            shared = {"restarted": repeat, "kept": kept, "side by side": 0, "one for both": 0}[case.servers]
+            start = f"{'both' if case.servers == 'one for both' else variant} {shared}"
+            speed = factor * speeds.setdefault(start, float(np.exp(rng.normal(0, case.start))))
             for stage in STAGES:
                 one = trial(variant, stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, speed)
                 trials.append(one)

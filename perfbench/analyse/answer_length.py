@@ -80,6 +80,8 @@ def closed_loop(trial: AnalysedTrial, rate: float, *, counts_tokens: bool) -> Cl
 
 def rate_from_length(left: ClosedLoop, right: ClosedLoop) -> float:
     """The part of right.rate - left.rate that comes from length."""
+    if left.tokens == right.tokens:
+        return 0.0  # and not what rounding leaves
     with_left = left.at_length(right.tokens) - left.rate
     with_right = right.rate - right.at_length(left.tokens)
     return (with_left + with_right) / 2

@@ -31,7 +31,7 @@ from perfbench.analyse.memory_differences import MemoryReadings, few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.slo import good, judgeable
 from perfbench.analyse.starts import MEMORY_SD, NO_STARTS, StartVariance, start_sd, start_variance, starts_seen
-from perfbench.analyse.stats import Floats, PairedDifference, holm, paired_interval
+from perfbench.analyse.stats import Floats, PairedDifference, holm, paired_interval, time_variance
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
 from perfbench.records import Comparison, Estimate
@@ -130,14 +130,18 @@ def _memory_compared(experiment: Experiment, memory: MemoryReadings | None) -> I
 
 def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels: Sequence[tuple[str, str]]) -> _Compared:
     """Starts change the speed, and so the part of a difference that comes from it; not how long answers are."""
-    found = [(frame, pair) for (one, other), pair in zip(both, labels, strict=True) if not (frame := _prompt_differences(one, other, metric)).is_empty()]
-    paired, labels = [frame for frame, _ in found], [pair for _, pair in found]
+    frames = [_prompt_differences(one, other, metric) for one, other in both]
+    both = [pair for pair, frame in zip(both, frames, strict=True) if not frame.is_empty()]
+    labels = [pair for pair, frame in zip(labels, frames, strict=True) if not frame.is_empty()]
+    paired = [frame for frame in frames if not frame.is_empty()]
     seed = _seed(left, right, metric, stage)
     left_mean = float(np.mean([frame["left"].mean() for frame in paired])) if paired else None
-    allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival) * abs(left_mean or 0.0))
+    allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival) * abs(left_mean or 0.0)) if both else NO_STARTS
+    drift = [time_variance(_in_time(one, other, metric)) for one, other in both]
 
     def interval(column: str, allowed: StartVariance) -> PairedDifference:
-        return paired_interval([frame[column].to_numpy() for frame in paired], seed=seed, starts=allowed)
+        least = drift if column == "difference" else None
+        return paired_interval([frame[column].to_numpy() for frame in paired], seed=seed, starts=allowed, drift=least)
 
     difference, seen = interval("difference", allowance), starts_seen(labels) if labels else None
     if metric != "e2e_s" or not paired or any(frame["from_length"].null_count() for frame in paired):
@@ -166,6 +170,13 @@ def _prompt_differences(one: AnalysedTrial, other: AnalysedTrial, metric: str) -
     return joined.group_by("prompt_id").agg(*means, pl.col("scheduled_ns").min()).sort("scheduled_ns", "prompt_id")
 
 
+def _in_time(one: AnalysedTrial, other: AnalysedTrial, metric: str) -> Floats:
+    """The difference of every request that both answered, in the left variant's sending order."""
+    left, right = (trial.measured.select("prompt_id", "occurrence", "scheduled_ns", metric).drop_nulls(metric) for trial in (one, other))
+    joined = left.join(right, on=["prompt_id", "occurrence"], suffix="_right").sort("scheduled_ns", "prompt_id")
+    return (joined[f"{metric}_right"] - joined[metric]).to_numpy()
+
+
 def _rate(
     left: str, right: str, metric: str, stage: str, both: Both, labels: Sequence[tuple[str, str]], *, experiment: Experiment
 ) -> _Compared | None:  # fmt: skip
@@ -176,9 +187,17 @@ def _rate(
     labels = [pair for _, _, pair in known]
     left_mean = float(np.mean([one.mean() for one, _, _ in known]))
     allowance = start_variance(labels, rate_start_sd(metric, [one for one, _ in both], left_mean, experiment))
-    difference = paired_interval([other - one for one, other, _ in known], seed=_seed(left, right, metric, stage), starts=allowance)
+    rows = [other - one for one, other, _ in known]
+    drift = [time_variance(values) for values in rows]
+    difference = paired_interval(rows, seed=_seed(left, right, metric, stage), starts=allowance, spans=slices_spanned(both), drift=drift)
     parts = (None, None) if metric == "goodput_per_s" else _rate_parts(both, sliced, metric, difference.difference)
     return _Compared(left, right, metric, stage, difference, left_mean, starts_seen(labels), *parts)
+
+
+def slices_spanned(both: Both) -> float:
+    """Over how many slices of its window the mean answer is spread, of the trial with the longest: so many neighbours are alike."""
+    found = [(trial.requests["e2e_s"].mean(), window_s(trial.outcome) / SLICES) for pair in both for trial in pair]
+    return max((mean / slice_s for mean, slice_s in found if isinstance(mean, float)), default=1.0)
 
 
 def rate_start_sd(metric: str, trials: Sequence[AnalysedTrial], mean: float, experiment: Experiment) -> float:

@@ -18,7 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfbench.analyse.starts import NO_STARTS, StartVariance
-from perfbench.analyse.stats import MIN_PAIRED, REPLICATES, Z975, Drawn, Floats, over_repeats, percentile, student_t975
+from perfbench.analyse.stats import (
+    MIN_BLOCKS,
+    MIN_PAIRED,
+    REPLICATES,
+    Z975,
+    Drawn,
+    Floats,
+    block_count,
+    block_length,
+    over_repeats,
+    percentile,
+    student_t975,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,13 @@ class Change:
 
 def change(
     repeats: Sequence[tuple[Floats, Floats]], statistic: str, *, seed: int, turned: tuple[Callable[[Floats], Floats], ...] | None = None,
-    starts: StartVariance = NO_STARTS,
+    starts: StartVariance = NO_STARTS, spans: float = 1.0,
 ) -> Change | None:  # fmt: skip
     """`repeats[r]` holds (baseline, run): paired rows of equal length in sending order. `statistic` is mean, p50, p90, p95 or p99.
 
-    `turned` maps the statistic of baseline and run onto another scale, as a rate onto a price. `starts` is in shares of the baseline. None
-    where a repeat has too few rows for the percentile, or where there are no rows; no interval below MIN_PAIRED rows.
+    `turned` maps the statistic of baseline and run onto another scale, as a rate onto a price. `starts` is in shares of the baseline, `spans`
+    as in `paired_interval`. None where a repeat has too few rows for the percentile, or where there are no rows; no interval below MIN_PAIRED rows or
+    MIN_BLOCKS blocks.
     """
     rng = np.random.default_rng(seed)
     sides: list[tuple[float, float]] = []
@@ -65,7 +78,7 @@ def change(
     for baseline, run in repeats:
         if not len(baseline):
             continue
-        blocks = _Blocks(len(baseline), rng)
+        blocks = _Blocks(len(baseline), rng, spans)
         found = [_statistic(values, statistic, blocks) for values in (baseline, run)]
         if found[0] is None or found[1] is None:
             return None
@@ -73,7 +86,7 @@ def change(
         (left, left_draws), (right, right_draws) = found[0], found[1]
         sides.append((float(first(np.array([left]))[0]), float(second(np.array([right]))[0])))
         draws.append((first(left_draws), second(right_draws)))
-        enough = enough and len(baseline) >= MIN_PAIRED
+        enough = enough and len(baseline) >= MIN_PAIRED and blocks.count >= MIN_BLOCKS
     if not sides:
         return None
     n = sum(len(baseline) for baseline, _ in repeats)
@@ -101,11 +114,10 @@ def _shift(found: Sequence[tuple[float, Floats]], starts: StartVariance, rng: np
 
 
 class _Blocks:
-    """Which blocks each draw takes of n rows: circular, of length n^(1/3), widened for their number as in `stats.paired_interval`."""
+    """Which blocks each draw takes of n rows: circular, of the length and widened for their number as in `stats.paired_interval`."""
 
-    def __init__(self, n: int, rng: np.random.Generator) -> None:
-        self.length = math.ceil(n ** (1 / 3))
-        self.count = math.ceil(n / self.length)
+    def __init__(self, n: int, rng: np.random.Generator, spans: float) -> None:
+        self.length, self.count = block_length(n, spans), block_count(n, spans)
         # One block, of one or two rows, has no spread to widen; there is no interval for so few rows anyway.
         self.widen = student_t975(self.count - 1) / Z975 * math.sqrt(self.count / (self.count - 1)) if self.count > 1 else 1.0
         self.starts = rng.integers(0, n, (REPLICATES, self.count))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, pairs_to_decide
+from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, pairs_to_decide, slices_spanned
 from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, ends, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
@@ -80,7 +80,7 @@ def _rate(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, met
     if not both:
         return empty(metric, "rate", note)
     starts, labels = rate_starts(baseline, run, both, metric)
-    found = change([rows for _, rows in both], "mean", seed=seed(variant, stage, metric), starts=starts)
+    found = change([rows for _, rows in both], "mean", seed=seed(variant, stage, metric), starts=starts, spans=slices_spanned([pair for pair, _ in both]))
     return from_change(metric, "rate", found, note, starts_seen(labels))
 
 

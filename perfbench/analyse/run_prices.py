@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from perfbench.analyse.compare import slices_spanned
 from perfbench.analyse.cost import StageResult, best_at_slo, server_price, stage_results
 from perfbench.analyse.memory_differences import few_paired
 from perfbench.analyse.metrics import BY_NAME
@@ -40,8 +41,8 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     if None in turned:
         return empty(metric, "price", "answers came without usage")
     starts, labels = rate_starts(baseline, run, both, rate)
-    rows = [rows for _, rows in both]
-    found = change(rows, "mean", seed=seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts)
+    rows, spans = [rows for _, rows in both], slices_spanned([pair for pair, _ in both])
+    found = change(rows, "mean", seed=seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts, spans=spans)
     note = f"at stage {at[0].stage}, then {at[1].stage}" if at[0].stage != at[1].stage else ""
     result = from_change(metric, "price", found, "", starts_seen(labels))
     return result if not note else Moved(**{**vars(result), "note": "; ".join(part for part in (note, result.note) if part)})

@@ -27,6 +27,10 @@ CONFLICT_P = 0.05
 """Repeats that disagree so much that one in twenty would by chance are not what the allowance was made for."""
 MIN_PAIRED = 8
 """Fewer prompts than this give no interval: a bootstrap of so few values cannot show what it has not seen."""
+TIME_BATCHES = 8
+"""As in `intervals`: long enough to hold what lasts for a tenth of the window."""
+MIN_BLOCKS = 3
+"""Two cannot show how blocks differ."""
 REPLICATES = 2000
 DISAGREE_P = 0.25
 """Repeats are treated as alike only where there is no sign of the contrary: the level at which Bancroft (1964) pools variances."""
@@ -71,11 +75,15 @@ def student_t975(degrees: float) -> float:
     return float(stdtrit(degrees, 0.975))
 
 
-def paired_interval(repeats: Sequence[Floats], *, seed: int, starts: StartVariance = NO_STARTS) -> PairedDifference:
+def paired_interval(
+    repeats: Sequence[Floats], *, seed: int, starts: StartVariance = NO_STARTS, spans: float = 1.0, drift: Sequence[float] | None = None
+) -> PairedDifference:  # fmt: skip
     """Mean paired difference with a 95% interval.
 
     repeats[r] holds one difference a prompt, in sending order; every repeat counts the same. `starts` is what other starts of the servers would add, in the
-    square of the difference's unit. No interval below MIN_PAIRED prompts in a repeat.
+    square of the difference's unit; `spans` is how many neighbours are alike because one request is in all of them; `drift` is what the mean of each
+    repeat varies by at the least (`time_variance`): blocks of prompts hold little of a machine that drifts for seconds. No interval below MIN_PAIRED prompts
+    in a repeat, or below MIN_BLOCKS blocks.
     """
     series = [values for values in repeats if len(values)]
     n = sum(len(values) for values in series)
@@ -83,13 +91,26 @@ def paired_interval(repeats: Sequence[Floats], *, seed: int, starts: StartVarian
         return PairedDifference(None, NO_INTERVAL, None, 0)
     means = np.array([values.mean() for values in series])
     centre = float(means.mean())
-    if min(len(values) for values in series) < MIN_PAIRED:
+    if min(len(values) for values in series) < MIN_PAIRED or min(block_count(len(values), spans) for values in series) < MIN_BLOCKS:
         return PairedDifference(centre, NO_INTERVAL, None, n)
     rng = np.random.default_rng(seed)
-    deviations = np.stack([_block_deviations(values - values.mean(), rng) for values in series])
+    deviations = np.stack([_block_deviations(values - values.mean(), rng, spans) for values in series])
+    if drift is not None:
+        least = np.array([one for one, values in zip(drift, repeats, strict=True) if len(values)])
+        own = np.var(deviations, axis=1)
+        deviations *= np.sqrt(np.divide(np.maximum(own, least), own, out=np.ones_like(own), where=own > 0))[:, None]
     drawn = over_repeats(means, deviations, starts, rng)
     low, high = np.quantile(drawn.draws, [0.025, 0.975])
     return PairedDifference(centre, Interval(centre + float(low), centre + float(high)), p_value(centre, drawn.error, drawn.degrees), n)
+
+
+def time_variance(values: Floats) -> float:
+    """Of the mean of a series in time order, by the spread of its TIME_BATCHES batches, widened for their number; 0 for a series too short for two a batch."""
+    if len(values) < 2 * TIME_BATCHES:
+        return 0.0
+    edges = np.linspace(0, len(values), TIME_BATCHES + 1).astype(np.int64)
+    means = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    return float(np.var(means, ddof=1)) / TIME_BATCHES * (student_t975(TIME_BATCHES - 1) / Z975) ** 2
 
 
 class Drawn(NamedTuple):
@@ -125,11 +146,20 @@ def over_repeats(means: Floats, deviations: Floats, starts: StartVariance, rng: 
     return Drawn(draws * (student_t975(degrees) / Z975), math.sqrt(variance), degrees)
 
 
-def _block_deviations(centred: Floats, rng: np.random.Generator) -> Floats:
+def block_length(n: int, spans: float) -> int:
+    """n^(1/3), and no block is shorter than what is alike because of one request."""
+    return max(math.ceil(math.cbrt(n)), math.ceil(spans))
+
+
+def block_count(n: int, spans: float) -> int:
+    """Of the blocks that n values are drawn in."""
+    return math.ceil(n / block_length(n, spans))
+
+
+def _block_deviations(centred: Floats, rng: np.random.Generator, spans: float) -> Floats:
     """REPLICATES block-resampled means of a centred series, widened for its size."""
     n = len(centred)
-    length = math.ceil(n ** (1 / 3))
-    blocks = math.ceil(n / length)
+    length, blocks = block_length(n, spans), block_count(n, spans)
     ring = np.concatenate([[0.0], np.cumsum(np.concatenate([centred, centred[: length - 1]]))])
     block_sums = ring[length:] - ring[:-length]
     # Blocks are the independent units, and there are few of them.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from statsmodels.stats.multitest import multipletests
 
-from perfbench.analyse.stats import MIN_PAIRED, holm, paired_interval, percentile, student_t975
+from perfbench.analyse.stats import MIN_PAIRED, holm, paired_interval, percentile, student_t975, time_variance
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -81,6 +81,26 @@ def test_paired_interval_covers_independent_differences() -> None:
         assert interval.low is not None and interval.high is not None
         hits += interval.low <= 1.0 <= interval.high
     assert 0.92 <= hits / 400 <= 0.985
+
+
+def test_a_drift_in_time_is_not_less_certain_than_its_batches() -> None:
+    """Sixteen values 1, 1, 2, 2, ... 8, 8: batch means 1..8, variance 6, of their mean 6 / 8, widened by t(7) / z."""
+    widened = 6 / 8 * (student_t975(7) / 1.959964) ** 2
+    assert time_variance(np.repeat(np.arange(1.0, 9.0), 2)) == pytest.approx(widened, rel=1e-5)
+    assert time_variance(np.arange(15.0)) == 0.0
+    calm = np.random.default_rng(1).normal(1.0, 0.01, 40)
+    low, high = paired_interval([calm], seed=1, drift=[0.04]).interval
+    assert low is not None and high is not None
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.2, rel=0.1)
+
+
+def test_neighbours_that_share_a_request_are_one_block() -> None:
+    """Six blocks of four alike: as the six values, and far wider than 24 independent ones. Of a request that spans half the window nothing is known."""
+    values = np.repeat(np.random.default_rng(2).normal(0.0, 1.0, 6), 4)
+    narrow, wide = (paired_interval([values], seed=1, spans=spans).interval for spans in (1.0, 4.0))
+    assert narrow.low is not None and narrow.high is not None and wide.low is not None and wide.high is not None
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert paired_interval([values], seed=1, spans=12.0).interval == (None, None)
 
 
 def test_few_prompts_and_none() -> None:
