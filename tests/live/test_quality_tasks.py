@@ -70,5 +70,5 @@ def test_a_task_from_question_to_verdict(name: str, demo_server: Server, tmp_pat
         assert adapter.judge is not None
         assert adapter.judge.verdicts + adapter.judge.unread == len(folder.judged("adapter"))
         assert (adapter.judge.prompt_tokens or 0) > 0
-        assert all(verdict.prompt for verdict in folder.judged("adapter") if verdict.reason != "the answers are equal")
+        assert all(verdict.prompt for verdict in folder.judged("adapter") if verdict.answer is not None)
     assert (folder.path / "report.html").is_file()
