@@ -14,7 +14,7 @@ All windows are WINDOW_S, all arrivals Poisson. The search's stop earlier where 
 guidellm, from the start to the end of each of its benchmarks, without the time in which it starts processes. `wall` is all of it. --save puts a measurement
 into results.json and makes RESULTS.md of it (benchmarks.search.table). Truth: the server's
 own rule for 200,000 Poisson arrivals: a queue with fixed service times for `single` and `slots`, for `batch` answers whose time is stretched by the number
-that are served when they begin.
+that are served meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import heapq
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -67,18 +68,38 @@ class Case:
 
     def ttft_s(self, arrival_s: np.ndarray) -> np.ndarray:
         """What each arrival gets."""
-        ends: list[float] = []
-        found = []
-        for now_s in arrival_s.tolist():
-            while not self.slots and ends and ends[0] <= now_s:
-                heapq.heappop(ends)
-            begin_s = now_s
-            if self.slots and len(ends) == self.slots:
-                begin_s = max(now_s, heapq.heappop(ends))
-            stretch = max(1.0, (len(ends) + 1) / self.knee) if self.knee else 1.0
-            heapq.heappush(ends, begin_s + self.service_s * stretch)
-            found.append(begin_s + self.service_s * stretch - now_s)
-        return np.array(found)
+        return _stretched(arrival_s, self.service_s, self.knee) if self.knee else _queued(arrival_s, self.service_s, self.slots or 1)
+
+
+def _queued(arrival_s: np.ndarray, service_s: float, slots: int) -> np.ndarray:
+    """First come, first served, all for the same time: the slot that is free first is the one that was taken first."""
+    free, found = [0.0] * slots, []
+    for number, now_s in enumerate(arrival_s.tolist()):
+        free[number % slots] = max(now_s, free[number % slots]) + service_s
+        found.append(free[number % slots] - now_s)
+    return np.array(found)
+
+
+def _stretched(arrival_s: np.ndarray, service_s: float, knee: int) -> np.ndarray:
+    """The truth server's rule for one token: the event before it is due after the time that those served at the arrival make, and the token after the time
+    that those served at that event make, counted from the arrival, or at once."""
+    found = np.zeros(len(arrival_s))
+    events: list[tuple[float, int, bool]] = []  # when, whose, whether it is the token
+    serving, due = 0, 0
+    arrivals = [*arrival_s.tolist(), math.inf]
+    while due < len(arrival_s) or events:
+        if events and events[0][0] <= arrivals[due]:
+            now_s, number, token = heapq.heappop(events)
+            if token:
+                serving -= 1
+                found[number] = now_s - arrivals[number]
+            else:
+                heapq.heappush(events, (max(now_s, arrivals[number] + service_s * max(1.0, serving / knee)), number, True))
+            continue
+        serving += 1
+        heapq.heappush(events, (arrivals[due] + service_s * max(1.0, serving / knee), due, False))
+        due += 1
+    return found
 
 
 CASES = (Case("single", 0.020, 0.004, slots=1), Case("batch", 0.0825, 0.040, knee=8), Case("slots", 0.040, 0.020, slots=8))

@@ -18,6 +18,10 @@ _HEAD = """# The highest rate at the SLO: search, grid, sweep, guidellm, and the
 Made by `python -m benchmarks.search --save` from results.json, the latest measurement of each server; what the methods are stands in
 benchmarks/search/__main__.py. `single`: one slot of 4 ms. `slots`: eight slots of 20 ms. `batch`: 40 ms for up to 8 requests at once, in proportion more
 beyond. Limits on p95 TTFT: 20, 40 and 82.5 ms (between what 16 and 17 at once take).
+
+`cores in use` are of the whole machine: where others worked on it, servers stood still at times. `single` with one stream does its capacity already, so that
+sweeps begin there and have no answer. guidellm runs ten processes, which these two cores are few for; the times that it reports are above the limits at nearly
+every rate, so its answer is none or far too low.
 """
 
 
@@ -49,6 +53,11 @@ def save(found: Sequence[Found]) -> None:
     machine = f"{os.cpu_count()} cores, {platform.platform(terse=True)}, Python {platform.python_version()}"
     entries = [*old, *(Entry(at, machine, one) for one in found)]
     path.write_bytes(b"[\n" + b",\n".join(msgspec.json.encode(entry) for entry in entries) + b"\n]\n")
+    write_tables(entries)
+
+
+def write_tables(entries: Sequence[Entry]) -> None:
+    """RESULTS.md, of the latest measurement of each method and server."""
     latest = {(entry.found.case, entry.found.method): entry for entry in entries}
     parts = [_HEAD]
     for case in dict.fromkeys(entry.found.case for entry in entries):
