@@ -9,7 +9,7 @@ long as few were late, so the pool begins with PRIOR_LATE late requests of infla
 and a probe there would make the slope at the edge look steep: a share counts as no more than FAR times the allowed odds.
 
 In simulated searches (windows of 4 s; the three servers of benchmarks/search) the 95% interval held the truth in 95 to 100 of 100, and the edge was within 5%
-in 78 to 85; judging by the gap between the last good and the first bad probe, in 12 to 48 and 35 to 48.
+in 78 to 85; judging by the gap between the last good and the first bad probe, in 32 to 48 and 27 to 48.
 """
 
 from __future__ import annotations
