@@ -12,7 +12,7 @@ import secrets
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from perfbench.load.exchange import Exchange, RawExchange
 from perfbench.load.live import LiveCounts
 from perfbench.load.messages import Progress
 from perfbench.load.open_files import check_open_files
-from perfbench.load.pool import Pool
+from perfbench.load.pauses import Pauses
+from perfbench.load.pool import Pool, spare_for
 from perfbench.load.request_book import RequestBook, read_bodies, read_key
 from perfbench.load.trial import TrialSpec
 from perfbench.load.users import ScheduleUser, StreamUser
@@ -45,8 +46,6 @@ _LATE_NS = 50_000_000
 _CANCEL_DRAIN_S = 2.0
 _TIMEOUT_CHECK_S = 0.02
 _NEVER_NS = 1 << 62
-_SPARE_WINDOW_NS = 250_000_000
-_SPARE_LEAST = 8
 
 
 def _start_soon() -> int:
@@ -180,6 +179,7 @@ class Trial:
             self.offsets_ns = whole[spec.worker :: spec.workers]
         self._reader = Reader(self._on_end, self._on_idle, self._on_lost)
         self._pool = Pool(self._reader, address, spec.url)
+        pauses = None if spec.concurrency is None else Pauses(self._reader)
         helpers = [gevent.spawn(self._finish_ended), gevent.spawn(self._watch_timeouts), gevent.spawn(self._watch_clock)]
         try:
             self._open_connections(helpers)
@@ -190,6 +190,8 @@ class Trial:
             self._environment.runner.stop()
             gevent.killall(helpers)
             self._conversations.kill()
+            if pauses is not None:
+                pauses.close()
             self._reader.close()
         self._spool.close()
         return outcome
@@ -203,7 +205,7 @@ class Trial:
             if self.spec.think_time_s:  # long enough to be idle until the server closes the connection
                 helpers.append(gevent.spawn(self._pool.keep_ready, self.spec.concurrency))
             return
-        spare = min(self.spec.max_in_flight, _busiest(self.offsets_ns, _SPARE_WINDOW_NS) + _SPARE_LEAST)
+        spare = min(self.spec.max_in_flight, spare_for(self.offsets_ns))
         check_open_files(spare)
         self._pool.open(spare)
         helpers.append(gevent.spawn(self._pool.keep_ready, spare))
@@ -396,16 +398,6 @@ class Trial:
         assert self._requests_left is not None
         measured = spec.requests - self._requests_left
         return spec.warmup_s + (elapsed_s - spec.warmup_s) * spec.requests / measured if measured > 0 else None
-
-
-def _busiest(offsets_ns: Sequence[int], window_ns: int) -> int:
-    """The most arrivals in any window of this length."""
-    most = first = 0
-    for last, offset_ns in enumerate(offsets_ns):
-        while offsets_ns[first] < offset_ns - window_ns:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 def _collections() -> int:

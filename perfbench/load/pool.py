@@ -6,6 +6,7 @@ A request never waits here. Where no connection is idle, it gets one that still 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import gevent
 
@@ -20,6 +21,8 @@ _OPEN_TIMEOUT_S = 30.0
 _IDLE_MAX_NS = 3_000_000_000
 """uvicorn, and so vLLM, closes a connection after 5 s of silence; closing ours first avoids sending into a connection that is being closed."""
 _TEND_EVERY_S = 0.05
+_SPARE_WINDOW_NS = 250_000_000
+_SPARE_LEAST = 8
 
 
 class Pool:
@@ -87,3 +90,13 @@ class Pool:
             self._last_failure = reason
         elif connection in self._idle:
             self._idle.remove(connection)
+
+
+def spare_for(offsets_ns: Sequence[int]) -> int:
+    """Connections to keep ready for arrivals at these times: the most in any quarter of a second, and a few more."""
+    most = first = 0
+    for last, offset_ns in enumerate(offsets_ns):
+        while offsets_ns[first] < offset_ns - _SPARE_WINDOW_NS:
+            first += 1
+        most = max(most, last - first + 1)
+    return most + _SPARE_LEAST
