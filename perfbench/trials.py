@@ -30,6 +30,10 @@ _PROBES = 1 << 20
 """Tells the seeds of a search's probes from those of stages, which are counted from 0."""
 _OUTPUTS = 11
 """Tells the seed of answers' lengths from those of prompts and arrivals."""
+LEAST_A_STREAM = 2
+STRETCH_TO_S = 30.0
+"""A closed window shorter than this goes on until each stream has had so many requests due in it on average, at most until it is as long: a server whose
+answers take longer than the window would else leave no request in it, and a void trial."""
 
 
 class SearchPlan(NamedTuple):
@@ -168,6 +172,8 @@ def trial_spec(
     stage = stage_of(trial, scenario)
     closed = stage.arrival == "closed"
     window_s = window_ns(stage, trial_seed(trial, scenario)) / 1e9 if not closed else stage.duration_s if stage.requests is None else None
+    # A probe's length is its search's own affair, and several workers would not end theirs together.
+    stretches = closed and stage.requests is None and trial.search is None and workers == 1 and stage.duration_s < STRETCH_TO_S
     return TrialSpec(
         trial=trial.trial,
         variant=trial.variant,
@@ -182,6 +188,8 @@ def trial_spec(
         warmup_s=stage.warmup_s,
         duration_s=window_s,
         requests=stage.requests if closed else None,
+        least_requests=LEAST_A_STREAM * (stage.concurrency or 1) if stretches else 0,
+        stretch_to_s=STRETCH_TO_S if stretches else 0.0,
         drain_s=stage.drain_s,
         max_in_flight=stage.max_in_flight,
         request_timeout_s=scenario.load.request_timeout_s,

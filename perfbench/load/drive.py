@@ -71,6 +71,9 @@ class Trial:
         self._measure_from_ns = 0
         self._until_ns = 0
         self._requests_left = spec.requests
+        self._due = 0
+        self._full_ns = _NEVER_NS
+        """When the window has lasted `duration_s`; it may go on for `least_requests`."""
         self._cancelled_ns: int | None = None
         self._drain_s = spec.drain_s
         self._sent = 0
@@ -128,14 +131,18 @@ class Trial:
         exchange.started_ns = time.monotonic_ns()
         self._in_flight[exchange] = None
         self._pool.send(exchange)
-        if self._requests_left is not None and exchange.scheduled_ns >= self._measure_from_ns:
+        if (self._requests_left is not None or self.spec.least_requests) and exchange.scheduled_ns >= self._measure_from_ns:
             self._count_down()
 
     def _count_down(self) -> None:
         """The last request that the window asks for ends it, at once and for all streams."""
-        assert self._requests_left is not None
-        self._requests_left -= 1
-        if self._requests_left == 0:
+        self._due += 1
+        if self._requests_left is not None:
+            self._requests_left -= 1
+            enough = self._requests_left == 0
+        else:
+            enough = self._due >= self.spec.least_requests and time.monotonic_ns() >= self._full_ns
+        if enough:
             self._until_ns = time.monotonic_ns()
             self._closing.set()
 
@@ -238,12 +245,16 @@ class Trial:
         try:
             self.started_ns = self._agree_on_start()
             self._measure_from_ns = self.started_ns + round(spec.warmup_s * _NS_PER_S)
-            self._until_ns = _NEVER_NS if spec.duration_s is None else self._measure_from_ns + round(spec.duration_s * _NS_PER_S)
+            self._full_ns = _NEVER_NS if spec.duration_s is None else self._measure_from_ns + round(spec.duration_s * _NS_PER_S)
+            self._until_ns = max(self._full_ns, self._measure_from_ns + round(spec.stretch_to_s * _NS_PER_S)) if spec.least_requests else self._full_ns
             helpers.append(gevent.spawn(self._report_progress))
             self._ready.set()
             in_window = self._sleep_until(self._measure_from_ns)
             self._reader.lag_max_ns = 0
             cpu_s = time.process_time()
+            self._sleep_until(self._full_ns)
+            if self._due >= spec.least_requests:
+                self._until_ns = min(self._until_ns, self._full_ns)
             self._sleep_until(self._until_ns)
             client_cpu_s = time.process_time() - cpu_s if in_window else None
             lag_max_ns = self._reader.lag_max_ns

@@ -37,6 +37,9 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of the window; None: it ends when `requests` were sent."""
     requests: int | None = None
     """Closed loop: requests that are due in the window; the last of them to be sent ends it."""
+    least_requests: int = 0
+    """Closed loop: a window in which fewer were due goes on until so many were, or until it has lasted `stretch_to_s`."""
+    stretch_to_s: float = 0.0
     drain_s: float
     max_in_flight: int
     request_timeout_s: float

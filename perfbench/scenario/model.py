@@ -134,7 +134,7 @@ class Stage(Strict):
     warmup_s: NotNegative = 5.0
     """Driven like the window, left out of every number."""
     duration_s: Positive = DEFAULT_DURATION_S
-    """The measured window."""
+    """The measured window. closed: one of less than 30 s goes on, up to 30 s, until each stream has sent two requests in it on average."""
     requests: Annotated[int, Field(ge=1)] | None = None
     """closed, constant, poisson, gamma: the window ends with so many requests, not by time. Open loop: when the next one would be due. closed: when the
     last of them is sent, so that all streams are busy to its end. With several load processes each has its share, and the first to have sent it ends it."""

@@ -136,3 +136,14 @@ def test_arrivals_with_a_changing_rate_reach_the_server_at_their_times(drive: Dr
     assert statistics.median(lag_ns) < 2_000_000
     arrived_ns = np.sort([answer.received_ns for answer in driven.answers.values()]) - driven.outcome.started_ns
     assert np.median(np.abs(arrived_ns - offsets_ns)) < 3_000_000
+
+
+@pytest.mark.parametrize(("least", "stretch_to_s", "due"), [(4, 10.0, 4), (40, 1.0, 2), (0, 0.0, 0)])
+def test_a_closed_window_that_answers_outlast_goes_on_for_its_requests(drive: Drive, least: int, stretch_to_s: float, due: int) -> None:
+    """Answers take 0.6 s, the window 0.2 s after a warm-up of 0.2 s: two streams have four due at 1.2 s, two within 1 s, and none in the window itself."""
+    body = request_body(ttft_ms=600, gap_ms=1, tokens=2)
+    driven = drive([body], concurrency=2, warmup_s=0.2, duration_s=0.2, drain_s=2.0, least_requests=least, stretch_to_s=stretch_to_s)
+    outcome = driven.outcome
+    inside = [record for record in driven.records if outcome.measure_from_ns <= record.scheduled_ns < outcome.measure_until_ns]
+    assert len(inside) == due
+    assert all(record.status == "ok" for record in driven.records)
