@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.server
 import shutil
 import ssl
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -97,6 +99,10 @@ def terminator(context: ssl.SSLContext, target: str, *, notify: bool = True) -> 
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+        connections.clear()
+        with warnings.catch_warnings():  # a connection that was cut off in its handshake has a transport that nobody can close
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(scope="module")
