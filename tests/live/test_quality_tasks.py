@@ -36,7 +36,9 @@ def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scen
             "judge": Judge(url=url, model="base", retries=1, max_tokens=96) if judged else None,
         }
     )
-    stage = shipped.load.stages[0].model_copy(update={"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 10.0})
+    first = shipped.load.stages[0]
+    streams = None if first.concurrency is None else min(first.concurrency, 2)  # a closed window goes on until each has sent two requests
+    stage = first.model_copy(update={"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 10.0, "concurrency": streams})
     return shipped.model_copy(
         update={
             "variants": (),

@@ -47,15 +47,15 @@ def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
         stage.model_copy(
             update={
                 "warmup_s": 0.5,
-                "duration_s": min(stage.duration_s, 2.0),
+                "duration_s": min(stage.duration_s, 1.5),
                 "drain_s": 30.0,
-                "concurrency": None if stage.concurrency is None else min(stage.concurrency, 8),
+                "concurrency": None if stage.concurrency is None else min(stage.concurrency, 4),
             }
         )
         for stage in scenario.load.stages
     )
     load = scenario.load.model_copy(update={"adapters": None, "stages": stages})
-    quality = None if scenario.quality is None else scenario.quality.model_copy(update={"data": scenario.quality.data.model_copy(update={"limit": 8})})
+    quality = None if scenario.quality is None else scenario.quality.model_copy(update={"data": scenario.quality.data.model_copy(update={"limit": 4})})
     return scenario.model_copy(update={"variants": (), "variations": {}, "endpoints": {variant: served[variant]}, "load": load, "quality": quality})
 
 
