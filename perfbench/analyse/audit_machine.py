@@ -80,5 +80,6 @@ def _cpus(telemetry: Telemetry, outcome: TrialOutcome, cores: int, seconds: floa
     busy, client = telemetry.growth("machine_cpu_s", outcome), telemetry.growth("client_cpu_s", outcome)
     if busy is not None and client:
         share = busy / (cores * seconds)
-        said = f"all {cores} cores were busy: client ({client / seconds:.1f} cores) and server competed for them"
+        used = f"{client / seconds:.1f} cores" if client >= 0.05 * seconds else "less than 0.1 of a core"
+        said = f"all {cores} cores were busy: client ({used}) and server competed for them"
         yield graded("all cores busy", share, (BUSY_SHARE, None), said if share > BUSY_SHARE else f"{share:.0%} of {cores} cores were busy")
