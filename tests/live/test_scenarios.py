@@ -49,7 +49,7 @@ def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
                 "warmup_s": 0.5,
                 "duration_s": min(stage.duration_s, 1.5),
                 "drain_s": 30.0,
-                "concurrency": None if stage.concurrency is None else min(stage.concurrency, 4),
+                "concurrency": None if stage.concurrency is None else min(stage.concurrency, 2),
             }
         )
         for stage in scenario.load.stages
