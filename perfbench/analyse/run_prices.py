@@ -45,7 +45,7 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     found = change(rows, "mean", seed=seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts, spans=spans)
     note = f"at stage {at[0].stage}, then {at[1].stage}" if at[0].stage != at[1].stage else ""
     result = from_change(metric, "price", found, "", starts_seen(labels))
-    return result if not note else Moved(**{**vars(result), "note": "; ".join(part for part in (note, result.note) if part)})
+    return replace(result, note="; ".join(part for part in (note, result.note) if part))
 
 
 def _priced_stage(one: FinishedRun, judge: FinishedRun, variant: str) -> StageResult | None:

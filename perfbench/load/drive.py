@@ -70,7 +70,6 @@ class Trial:
         self._agree_on_start = agree_on_start
         self._measure_from_ns = 0
         self._until_ns = 0
-        self._requests_left = spec.requests
         self._due = 0
         self._full_ns = _NEVER_NS
         """When the window has lasted `duration_s`; it may go on for `least_requests`."""
@@ -131,15 +130,14 @@ class Trial:
         exchange.started_ns = time.monotonic_ns()
         self._in_flight[exchange] = None
         self._pool.send(exchange)
-        if (self._requests_left is not None or self.spec.least_requests) and exchange.scheduled_ns >= self._measure_from_ns:
+        if (self.spec.requests is not None or self.spec.least_requests) and exchange.scheduled_ns >= self._measure_from_ns:
             self._count_down()
 
     def _count_down(self) -> None:
         """The last request that the window asks for ends it, at once and for all streams."""
         self._due += 1
-        if self._requests_left is not None:
-            self._requests_left -= 1
-            enough = self._requests_left == 0
+        if self.spec.requests is not None:
+            enough = self._due == self.spec.requests
         else:
             enough = self._due >= self.spec.least_requests and time.monotonic_ns() >= self._full_ns
         if enough:
@@ -406,9 +404,7 @@ class Trial:
         if spec.duration_s is not None:
             return spec.warmup_s + spec.duration_s
         assert spec.requests is not None
-        assert self._requests_left is not None
-        measured = spec.requests - self._requests_left
-        return spec.warmup_s + (elapsed_s - spec.warmup_s) * spec.requests / measured if measured > 0 else None
+        return spec.warmup_s + (elapsed_s - spec.warmup_s) * spec.requests / self._due if self._due > 0 else None
 
 
 def _collections() -> int:
