@@ -25,7 +25,8 @@ A message is one sentence that names the file or key, what was expected, and wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,17 @@ class ScenarioError(InputError):
         count = "1 problem" if len(self.findings) == 1 else f"{len(self.findings)} problems"
         lines = "\n".join(f"  {finding}" for finding in self.findings)
         super().__init__(f"{file}: {count}; nothing has been started\n{lines}")
+
+    @classmethod
+    @contextmanager
+    def named(cls, file: Path | None) -> Iterator[None]:
+        """What is found inside is of this file; whoever looks at single values cannot know."""
+        try:
+            yield
+        except ScenarioError as error:
+            if file is None or error.file != "scenario":
+                raise
+            raise cls(str(file), error.findings) from None
 
 
 class ModelError(InputError):

@@ -19,6 +19,10 @@ from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.model import Decoding, Prompt
 from perfbench.scenario.output import Output
 from perfbench.scenario.references import Data
+from perfbench.time_limit import cpu_limit
+
+_ROW_S = 10.0
+"""A template may take so much CPU time for one row."""
 
 
 class RenderedPrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,10 +113,16 @@ def _template(environment: jinja2.Environment, part: str, source: str) -> jinja2
 
 def _render(template: jinja2.Template, row: Mapping[str, object], part: str, where: str) -> str:
     try:
-        return template.render(row)
+        with cpu_limit(_ROW_S):
+            return template.render(row)
+    except TimeoutError:
+        problem = f"takes more than {_ROW_S:g} s of CPU time to fill from {where}; take out what loops for so long"
+    except (MemoryError, RecursionError) as error:
+        told = "more memory than there is" if isinstance(error, MemoryError) else "itself again and again"
+        problem = f"cannot be filled from {where}: it takes {told}; make it simpler"
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
-        columns = ", ".join(row)
-        raise ScenarioError("scenario", [Finding(f"prompt.{part}", f"cannot be filled from {where}: {error}; its columns are {columns}")]) from None
+        problem = f"cannot be filled from {where}: {error}; its columns are {', '.join(row)}"
+    raise ScenarioError("scenario", [Finding(f"prompt.{part}", problem)])
 
 
 def sha256_of(value: Any) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 import perfbench
 from perfbench.conclude import conclude
-from perfbench.errors import InputError, RunFolderError
+from perfbench.errors import InputError, RunFolderError, ScenarioError
 from perfbench.prepare import of_load
 from perfbench.quality.contamination import Contamination, check_contamination
 from perfbench.quality.fairness import not_comparable
@@ -44,7 +44,8 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     if quality.judge is not None:
         check_judge(quality.judge)
     progress.phase("score the answers again")
-    held_out = prepare(quality, scenario.prompt, scenario.decoding)
+    with ScenarioError.named(scenario_file):
+        held_out = prepare(quality, scenario.prompt, scenario.decoding)
     old = {variant: folder.quality(variant) for variant in folder.checked_variants()}
     new = {variant: score_again(held_out, quality, records) for variant, records in old.items()}
     contamination = _contamination(scenario, before, quality, held_out)

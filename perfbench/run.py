@@ -29,7 +29,7 @@ from perfbench.checks import (
 )
 from perfbench.client_floor import measure_client_floor, rate_to_measure
 from perfbench.conclude import conclude
-from perfbench.errors import InterruptedRunError, LoadError, RunFolderError
+from perfbench.errors import InterruptedRunError, LoadError, RunFolderError, ScenarioError
 from perfbench.load.arrivals import schedule
 from perfbench.load.decode import recover_spool
 from perfbench.load.engine import LoadProcess
@@ -71,7 +71,8 @@ def run_scenario(
     check_scale(scenario, scale)
     with RunProgress(quiet=quiet) as progress:
         check_endpoints(scenario)
-        prepared = prepare(scenario, say=progress.phase)
+        with ScenarioError.named(scenario_file):
+            prepared = prepare(scenario, say=progress.phase)
         check_judge_answers(scenario)
         folder = RunFolder.create(parent, scenario.name)
         manifest = describe_run(
@@ -265,11 +266,12 @@ def write_schedules(folder: RunFolder, prepared: Prepared) -> None:
             folder.write_schedule(stage.name, repeat, offsets_ns.tolist())
 
 
-def dry_run_lines(scenario: Scenario) -> list[str]:
+def dry_run_lines(scenario: Scenario, scenario_file: Path | None = None) -> list[str]:
     """What `run` would start and drive, after every check that needs no server."""
     from perfbench.serve.server import installed_vllm
 
-    prepared = prepare(scenario, say=lambda text: None)
+    with ScenarioError.named(scenario_file):
+        prepared = prepare(scenario, say=lambda text: None)
     build = installed_vllm()
     lines = []
     for plan in prepared.servers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ def init(
     column: Annotated[list[str] | None, typer.Option("--column", help="KEY=NAME: a column that the task needs.", show_default=False)] = None,
 ) -> None:
     """Ask eight questions and write the quality block. Example: perfbench quality init my-check.yaml"""
-    from perfbench.quality.starter import TUNINGS, Answers, starter
+    from perfbench.quality.starter import TUNINGS, Answers, held_out_file, starter, training_file, untold_columns
     from perfbench.scenario.quality import TASKS
     from perfbench.scenario.quality_metrics import QUALITY_METRICS
 
@@ -37,12 +38,14 @@ def init(
     chosen = _asked(base, "--base", "1/8  Base model (folder or hub id)")
     made_by = _asked(tuning, "--tuning", f"2/8  How was it tuned ({', '.join(TUNINGS)})", tuple(TUNINGS), "lora")
     kind = _asked(task, "--task", f"3/8  What is an answer ({', '.join(TASKS)})", TASKS)
-    trained = _asked(train, "--train", "4/8  Training data (file, or none)", default="none")
-    rows = _asked(held_out, "--held-out", "5/8  Held-out set (file)")
+    trained = _asked(train, "--train", "4/8  Training data (file, or none)", default="none", check=training_file)
+    rows = _asked(held_out, "--held-out", "5/8  Held-out set (file)", check=held_out_file)
+    for key, there in untold_columns(kind, columns, rows) if held_out is None else ():
+        columns[key] = _asked(None, f"--column {key}=NAME", f"     Which of its columns holds `{key}` ({', '.join(there)})", there)
     wanted = _asked(goal, "--goal", "6/8  What is the fine-tune for")
     use = _asked(purpose, "--purpose", "7/8  Is the result to publish, or to check for yourself (publish, check)", ("publish", "check"), "check")
-    known = QUALITY_METRICS.get(kind, ())
-    decides = _asked(metric, "--metric", f"8/8  The metric that decides (default, {', '.join(known)})", default="default")
+    known = ("default", *QUALITY_METRICS[kind])
+    decides = _asked(metric, "--metric", f"8/8  The metric that decides ({', '.join(known)})", () if metric is not None else known, "default")
     answers = Answers(
         base=chosen, tuning=made_by, task=kind, held_out=rows, train=None if trained == "none" else trained, goal=wanted, purpose=use,
         metric=None if decides == "default" else decides, columns=columns,
@@ -81,8 +84,10 @@ def rescore(
     typer.echo(f"earlier scores: {run.path / done.kept}\nreport: {run.path / 'report.html'}")
 
 
-def _asked(given: str | None, flag: str, question: str, choices: tuple[str, ...] = (), default: str | None = None) -> str:
-    """The flag's value, else what the user answers on stderr's prompt; asked again until it is one of `choices`."""
+def _asked(
+    given: str | None, flag: str, question: str, choices: tuple[str, ...] = (), default: str | None = None, check: Callable[[str], object] | None = None
+) -> str:
+    """The flag's value, else what the user answers on stderr's prompt; asked again until it is one of `choices` and `check` raises no InputError."""
     from perfbench.errors import InputError
 
     while True:
@@ -93,11 +98,17 @@ def _asked(given: str | None, flag: str, question: str, choices: tuple[str, ...]
                 raise KeyboardInterrupt from None
             raise InputError(f"{flag} is missing, and there is nobody to ask; give it as a flag") from None
         answer = answer.strip()
-        if not choices or answer in choices:
+        try:
+            if choices and answer not in choices:
+                raise InputError(f"`{answer}` is not known; expected one of {', '.join(choices)}")
+            if check is not None:
+                check(answer)
+        except InputError as error:
+            if given is not None:
+                raise InputError(f"{flag}: {error.message}") from None
+            typer.echo(error.message, err=True)
+        else:
             return answer
-        if given is not None:
-            raise InputError(f"{flag}: `{answer}` is not known; expected one of {', '.join(choices)}")
-        typer.echo(f"`{answer}` is not known; expected one of {', '.join(choices)}", err=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

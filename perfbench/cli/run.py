@@ -55,7 +55,7 @@ def run(
     checked = load_scenario(scenario)
     checked = short_form(checked) if quick else checked
     if dry_run:
-        for line in dry_run_lines(checked):
+        for line in dry_run_lines(checked, scenario):
             sys.stdout.write(line + "\n")
         return
     finished = run_scenario(checked, scenario_file=scenario, parent=out, quiet=quiet, check_reference=check, scale=scale, measure_floor=floor)

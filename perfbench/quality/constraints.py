@@ -281,9 +281,22 @@ def read_constraints(value: Any) -> list[Constraint]:
         try:
             one = msgspec.convert(item, Constraint)
         except msgspec.ValidationError as error:
-            raise ValueError(f"constraint {number} (`{kind}`): {str(error)[0].lower()}{str(error)[1:]}") from None
+            raise ValueError(f"constraint {number} (`{kind}`): {_in_words(str(error))}") from None
         problem = one.problem()
         if problem is not None:
             raise ValueError(f"constraint {number} (`{kind}`) {problem}")
         found.append(one)
     return found
+
+
+def _in_words(problem: str) -> str:
+    """msgspec's sentence about an argument, for who wrote the file: its types by their names in JSON, the argument's name in front."""
+    said, _, place = problem.partition(" - at `$.")
+    for name, word in _TYPES.items():
+        said = said.replace(f"`{name}`", word)
+    said = f"{said[0].lower()}{said[1:]}"
+    return f"`{place.rstrip('`')}`: {said}" if place else said
+
+
+_TYPES = {"int | null": "a whole number", "int": "a whole number", "str": "a text", "array": "a list", "object": "an object", "float": "a number",
+          "bool": "true or false", "null": "null"}  # fmt: skip

@@ -11,7 +11,7 @@ that share one of its rarest words (at most CANDIDATES of them), so it can miss 
 such limit it would be quadratic. Training text is read in blocks, so that memory is bounded by the held-out text and one block.
 
 What is compared is what a row brings into the prompt, not the template's own words, which all rows share: `train_column` where
-given, else the columns that the prompt's templates use.
+given, else the columns that the prompt's templates use. Of a column of chat messages it is what the user says.
 """
 
 from __future__ import annotations
@@ -94,26 +94,36 @@ def check_contamination(
 ) -> Contamination | None:
     """Compare the held-out rows with the scenario's training data; None when it names none ("unknown", not "clean").
 
-    `on_rows` is told how many training rows have been compared. Raises ScenarioError where the training rows lack the columns to compare.
+    `on_rows` is told how many training rows have been compared. `check_training` has seen that they have the columns to compare.
     """
     if quality.train_data is None:
         return None
     columns, column = _prompt_columns(prompt), quality.train_column
-    texts = [str(row[column]) if column is not None and column in row else _row_text(row, columns) for row in rows]
+    texts = [_text(row[column]) if column is not None and column in row else _row_text(row, columns) for row in rows]
     return find_contamination(sample_ids, texts, _training_texts(quality, columns), on_rows)
 
 
-def _training_texts(quality: Quality, columns: frozenset[str]) -> Iterator[str]:
-    data = quality.train_data
-    assert data is not None
+def check_training(quality: Quality, prompt: Prompt) -> None:
+    """Whether every training row has what is compared. Raises ScenarioError that says what to name instead."""
+    column, data = quality.train_column, quality.train_data
+    if data is None:
+        if column is not None:
+            raise ScenarioError("scenario", [Finding("quality.train_column", "there is no `quality.train_data` that it could be a column of; add it")])
+        return
+    needed = _prompt_columns(prompt) if column is None else frozenset({column})
     for number, row in enumerate(iter_rows(data.path, data.limit, data.columns)):
-        if quality.train_column is not None:
-            yield str(row[quality.train_column])
-        elif columns <= row.keys():
-            yield _row_text(row, columns)
-        else:
-            problem = f"row {number} of {data.path} lacks {', '.join(sorted(columns - row.keys()))}, which the prompt is made of"
-            raise ScenarioError("scenario", [Finding("quality.train_column", f"{problem}; name the column that holds the training text")])
+        if needed <= row.keys():
+            continue
+        named = ", ".join(f"`{name}`" for name in sorted(needed - row.keys()))
+        problem = f"row {number} of {data.path} lacks {named}{', which the prompt is made of' if column is None else ''}"
+        told = f"{problem}; name the column that holds the training text, one of {', '.join(row)}"
+        raise ScenarioError("scenario", [Finding("quality.train_column", told)])
+
+
+def _training_texts(quality: Quality, columns: frozenset[str]) -> Iterator[str]:
+    assert quality.train_data is not None
+    for row in iter_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns):
+        yield _row_text(row, columns) if quality.train_column is None else _text(row[quality.train_column])
 
 
 def _prompt_columns(prompt: Prompt) -> frozenset[str]:
@@ -123,7 +133,14 @@ def _prompt_columns(prompt: Prompt) -> frozenset[str]:
 
 
 def _row_text(row: dict[str, object], columns: frozenset[str]) -> str:
-    return " ".join(str(row[column]) for column in sorted(columns) if column in row)
+    return " ".join(_text(row[column]) for column in sorted(columns) if column in row)
+
+
+def _text(value: object) -> str:
+    """Of chat messages, as most training files hold them, what the user says: the prompt."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value):
+        return " ".join(str(item.get("content") or "") for item in value if item["role"] == "user")
+    return str(value)
 
 
 def find_contamination(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ Value = TypeVar("Value")
 
 SHOWN = 5
 """Rows named in full; a column that is missing everywhere should not fill the screen."""
+_SHORT = 60
 
 
 class HeldOutRows:
@@ -36,10 +38,10 @@ class HeldOutRows:
             try:
                 values[number] = read(row[column])
             except ValueError as error:
-                findings.append(Finding(f"{self.path}, row {number}, column `{column}`", str(error)))
+                findings.append(Finding(f"{self.path}, row {number}, column `{column}`", f"{error}{_given(row[column])}"))
         if lacking:
             columns = ", ".join(self.rows[lacking[0]]) or "no columns"
-            findings.insert(0, Finding(key, f"{row_numbers(lacking)} of {self.path} lack column `{column}`; they have {columns}"))
+            findings.insert(0, Finding(key, f"{lacks(lacking, self.path)} column `{column}`; columns there: {columns}"))
         if findings:
             more = [Finding("", f"and {len(findings) - SHOWN} rows more")] if len(findings) > SHOWN else []
             raise ScenarioError("scenario", [*findings[:SHOWN], *more])
@@ -50,6 +52,17 @@ def row_numbers(numbers: Sequence[int]) -> str:
     """`row 3`, or `12 rows (0, 1, 2, 3, 4, ...)`."""
     shown = ", ".join(str(number) for number in numbers[:SHOWN])
     return f"row {shown}" if len(numbers) == 1 else f"{len(numbers)} rows ({shown}{', ...' if len(numbers) > SHOWN else ''})"
+
+
+def lacks(numbers: Sequence[int], path: str) -> str:
+    """`row 3 of FILE lacks`, or `12 rows (0, 1, 2, 3, 4, ...) of FILE lack`."""
+    return f"{row_numbers(numbers)} of {path} {'lacks' if len(numbers) == 1 else 'lack'}"
+
+
+def _given(value: object) -> str:
+    """What stands there instead, where that is short."""
+    shown = "null" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return f", got {shown}" if len(shown) <= _SHORT else ""
 
 
 def truth(value: object) -> bool:
@@ -75,8 +88,6 @@ def text(value: object) -> str:
 
 def texts(value: object) -> list[str]:
     """A text, or a list of texts (in CSV: the JSON text of a list); ValueError for anything else, and for none."""
-    import json
-
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)

@@ -13,6 +13,10 @@ import jsonschema.validators
 import referencing
 import referencing.exceptions
 
+from perfbench.time_limit import cpu_limit
+
+_VALUE_S = 5.0
+"""CPU time that checking one value may take: a pattern such as `(a+)+$` takes years where a model writes many `a`."""
 _REFERENCES = ("$ref", "$dynamicRef")
 
 
@@ -51,9 +55,12 @@ class Schema:
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, in one clause, or None."""
         try:
-            error = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
+            with cpu_limit(_VALUE_S):
+                error = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
         except RecursionError:
             return "nested deeper than can be checked"
+        except TimeoutError:
+            return f"takes more than {_VALUE_S:g} s to check: a `pattern` of the schema backtracks"
         return None if error is None else f"{error.message} (at {error.json_path})"
 
 

@@ -14,6 +14,7 @@ import msgspec
 from perfbench.errors import InputError
 from perfbench.prompts import RenderedPrompt, render_data
 from perfbench.quality.ask import Answer, Target, ask_all
+from perfbench.quality.contamination import check_training
 from perfbench.quality.fairness import asked_hashes
 from perfbench.quality.scoring import Answered, Scored, Scorer, narrowed
 from perfbench.quality.tasks import check_quality, make_scorer
@@ -39,6 +40,7 @@ def prepare(quality: Quality, prompt: Prompt, decoding: Decoding) -> HeldOut:
     Raises SandboxError where the task runs answers and nothing on this machine can hold them.
     """
     check_quality(quality)
+    check_training(quality, prompt)
     prompts, rows = render_data(quality.data, prompt, key="quality.data")
     scorer = make_scorer(quality, rows)
     if scorer.sandbox is not None:

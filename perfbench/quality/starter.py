@@ -16,8 +16,10 @@ import yaml
 from pydantic import ValidationError
 
 from perfbench.errors import Finding, InputError, ScenarioError
+from perfbench.quality.contamination import check_training
 from perfbench.quality.tasks import check_quality
 from perfbench.scenario.data_files import check_rows, iter_rows
+from perfbench.scenario.model import Prompt
 from perfbench.scenario.quality import TASKS, Quality
 from perfbench.scenario.quality_metrics import JUDGED, QUALITY_METRICS, quality_findings, quality_warnings
 
@@ -69,8 +71,12 @@ def starter(answers: Answers, folder: Path) -> str:
     for name, given, known in (("tuning", answers.tuning, TUNINGS), ("task", answers.task, TASKS), ("publish or check", answers.purpose, PURPOSES)):
         if given not in known:
             raise InputError(f"{name}: `{given}` is not known; expected one of {', '.join(known)}")
-    held_out = _file("the held-out set", answers.held_out)
-    train = None if answers.train is None else _file("the training data", answers.train)
+    keys = ("prompt", *_COLUMNS[answers.task], "train_column")
+    strange = next((key for key in answers.columns if key not in keys), None)
+    if strange is not None:
+        raise InputError(f"--column {strange}=NAME: task `{answers.task}` needs no such column; expected one of {', '.join(keys)}")
+    held_out = held_out_file(answers.held_out)
+    train = training_file(answers.train)
     columns = check_rows(held_out)
     task: dict[str, str] = {"task": answers.task, **_task_columns(answers, columns, held_out)}
     block: dict[str, object] = {"data": held_out, "task": task}
@@ -80,17 +86,29 @@ def starter(answers: Answers, folder: Path) -> str:
     refuse = next((name for name in _REFUSE if name in columns), None)
     if refuse is not None:
         block["must_refuse"] = refuse
+    question = _question(answers, columns)
     if train is not None:
         block["train_data"] = train
+        block |= _train_column(answers, check_rows(train), question)
     findings = list(quality_findings({"quality": block}))
     if findings:
         raise ScenarioError("the quality block", findings)
-    _try(block)
+    _try(block, question)
     shown = dict(block)
     for key in ("data", "train_data"):
         if key in block:
             shown[key] = os.path.relpath(str(block[key]), folder)
     return _text(answers, shown, columns, sum(1 for _ in iter_rows(held_out)))
+
+
+def held_out_file(path: str) -> str:
+    """Its absolute path. Raises InputError for a file that cannot be read whole."""
+    return _file("the held-out set", path)
+
+
+def training_file(path: str | None) -> str | None:
+    """Its absolute path; None for none. Raises InputError for a file that cannot be read whole."""
+    return None if path is None or path == "none" else _file("the training data", path)
 
 
 def _file(what: str, path: str) -> str:
@@ -102,24 +120,47 @@ def _file(what: str, path: str) -> str:
     return absolute
 
 
+def untold_columns(task: str, named: Mapping[str, str], path: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Keys of the task whose column is neither named nor told by a usual name, each with the columns that every row has."""
+    columns = check_rows(held_out_file(path))
+    found = _told_columns(task, named, columns)
+    return [(key, tuple(sorted(columns))) for key in _COLUMNS.get(task, {}) if key not in found and key not in _OPTIONAL]
+
+
+def _told_columns(task: str, named: Mapping[str, str], columns: frozenset[str]) -> dict[str, str]:
+    told = {key: named.get(key) or next((one for one in usual if one in columns), None) for key, usual in _COLUMNS.get(task, {}).items()}
+    return {key: name for key, name in told.items() if name is not None}
+
+
 def _task_columns(answers: Answers, columns: frozenset[str], path: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    lacking: list[Finding] = []
-    for key, usual in _COLUMNS.get(answers.task, {}).items():
-        name = answers.columns.get(key) or next((one for one in usual if one in columns), None)
-        if name is not None:
-            found[key] = name
-        elif key not in _OPTIONAL:
-            lacking.append(Finding(f"--column {key}=NAME", f"which column of {path} holds it? Every row has {', '.join(sorted(columns)) or 'none'}"))
+    lacking = [
+        Finding(f"--column {key}=NAME", f"which column of {path} holds it? Every row has {', '.join(there) or 'none'}")
+        for key, there in untold_columns(answers.task, answers.columns, path)
+    ]
     if lacking:
         raise ScenarioError("the quality block", lacking)
-    return found
+    return _told_columns(answers.task, answers.columns, columns)
 
 
-def _try(block: dict[str, object]) -> None:
+def _question(answers: Answers, columns: frozenset[str]) -> str | None:
+    """The column that the prompt is made of."""
+    return answers.columns.get("prompt") or next((name for name in _QUESTION if name in columns), None)
+
+
+def _train_column(answers: Answers, columns: frozenset[str], question: str | None) -> dict[str, str]:
+    """Training files seldom have the held-out file's columns: the one that holds the question there, where it has another name."""
+    usual = next((name for name in ("messages", *_QUESTION) if name in columns), None)
+    name = answers.columns.get("train_column") or (None if question in columns else usual)
+    return {} if name is None else {"train_column": name}
+
+
+def _try(block: dict[str, object], question: str | None) -> None:
     """The block through all checks that `run` makes of it."""
     try:
-        check_quality(Quality.model_validate_json(json.dumps(block)), "the quality block")
+        quality = Quality.model_validate_json(json.dumps(block))
+        check_quality(quality, "the quality block")
+        if question is not None:
+            check_training(quality, Prompt(user="{{ " + question + " }}"))
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"the quality block: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
@@ -128,7 +169,7 @@ def _try(block: dict[str, object]) -> None:
 def _text(answers: Answers, block: Mapping[str, object], columns: frozenset[str], rows: int) -> str:
     margin = PURPOSES[answers.purpose]
     needed = round(6.18 * 0.1 / margin**2)
-    user = answers.columns.get("prompt") or next((name for name in _QUESTION if name in columns), None)
+    user = _question(answers, columns)
     variants, models = _served(answers)
     lines = [
         f"# Goal: {' '.join(answers.goal.split())}",

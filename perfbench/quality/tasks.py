@@ -19,7 +19,7 @@ from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import chat, classification, coding, domain_qa, extraction, instructions, qa, rag, summarisation, translation
 from perfbench.quality import labels as why
 from perfbench.quality.refusals import refuses
-from perfbench.quality.rows import HeldOutRows, row_numbers, truth
+from perfbench.quality.rows import HeldOutRows, lacks, truth
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.quality import (
@@ -103,7 +103,7 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
     """Everything about the quality block that can be wrong before a server runs. Raises ScenarioError under the name `file`.
 
     Every row has the columns that the task, slices, groups and must_refuse name; what they hold can be used; labels are known and can be
-    told apart; the JSON Schema is one and refers to nothing outside itself; `train_column` is in the training data.
+    told apart; the JSON Schema is one and refers to nothing outside itself.
     """
     findings: list[Finding] = []
     rows = read_rows(quality.data.path, quality.data.limit, quality.data.columns)
@@ -115,19 +115,6 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
     for key, column in [*named, *([("quality.groups", quality.groups)] if quality.groups is not None else [])]:
         lacking = [number for number, row in enumerate(rows) if column not in row]
         if lacking:
-            findings.append(Finding(key, f"{row_numbers(lacking)} of {quality.data.path} lack column `{column}`; they have {', '.join(rows[lacking[0]])}"))
-    findings += _training_findings(quality)
+            findings.append(Finding(key, f"{lacks(lacking, quality.data.path)} column `{column}`; columns there: {', '.join(rows[lacking[0]])}"))
     if findings:
         raise ScenarioError(file, findings)
-
-
-def _training_findings(quality: Quality) -> list[Finding]:
-    if quality.train_column is None:
-        return []
-    if quality.train_data is None:
-        return [Finding("quality.train_column", "there is no `quality.train_data` that it could be a column of; add it")]
-    rows = read_rows(quality.train_data.path, quality.train_data.limit, quality.train_data.columns)
-    lacking = [number for number, row in enumerate(rows) if quality.train_column not in row]
-    if not lacking:
-        return []
-    return [Finding("quality.train_column", f"{row_numbers(lacking)} of {quality.train_data.path} lack it; they have {', '.join(rows[lacking[0]])}")]

@@ -9,6 +9,7 @@ A file is read as a stream, so that one with a million rows needs no more memory
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ _PARQUET_ROWS_AT_ONCE = 1024
 
 def check_rows(path: str) -> frozenset[str]:
     """The columns that every row has. Raises ValueError for a file that is missing, empty, broken, not UTF-8, or of an unknown kind."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; expected a JSONL, CSV or Parquet file")
     if not os.path.isfile(path):
         demo = f"{os.sep}demo{os.sep}" in path and path.startswith(str(cache_folder()))
         hint = "run `perfbench demo` once to make it" if demo else "expected an existing JSONL, CSV or Parquet file; correct the path"
@@ -76,9 +79,11 @@ def _rows(path: str) -> Iterator[Row]:
 
 
 def _jsonl(path: str) -> Iterator[Row]:
+    """One JSON object a line; a byte order mark, as Windows editors write it, belongs to none."""
     decoder = msgspec.json.Decoder()
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, read in enumerate(file, 1):
+            line = read.removeprefix(codecs.BOM_UTF8) if number == 1 else read
             if not line.strip():
                 continue
             try:
@@ -87,8 +92,9 @@ def _jsonl(path: str) -> Iterator[Row]:
                 raise ValueError(f"{path}, line {number} is not UTF-8 (byte {error.start}); save the file as UTF-8") from None
             try:
                 row = decoder.decode(line)
-            except msgspec.DecodeError:
-                row = None
+            except (msgspec.DecodeError, RecursionError) as error:
+                why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+                raise ValueError(f"{path}, line {number} is no JSON object ({why}); expected JSONL, one object a line") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number} is no JSON object; expected JSONL, one object a line")
             yield row

@@ -116,7 +116,7 @@ def _problem(metric: str, kind: str, task: Mapping[str, Any], quality: Mapping[s
     expected = f"expected one of {', '.join(known)}"
     if _DEPLOYMENT.match(metric):
         told = f"`{metric}` says how fast or dear an answer is, not whether it is right: deployment metrics are never quality"
-        return f"{told}; put its limit into `slo`, and {expected}"
+        return f"{told}; put its limit into `slo`; here {expected}"
     if metric in _OF_RETRIEVAL:
         return f"`{metric}` says what the retrieval brought, which is the same for every variant, so it decides nothing; {expected}"
     return f"`{metric}` does not fit task `{kind}`; {expected}"

@@ -70,18 +70,36 @@ def test_the_file_is_a_scenario_and_is_never_overwritten(tmp_path: Path) -> None
 def test_the_questions_are_asked_and_asked_again(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"text": "great", "mood": "good"}) + "\n")
-    told = "\n".join(["owner/base", "", "sentiment", "classification", "none", str(rows), "tell moods apart", "publish", "macro_f1", ""])
-    result = CliRunner().invoke(app, ["quality", "init", "--column", "expected=mood"], input=told)
+    answers = ["owner/base", "", "sentiment", "classification", "none", "/none.jsonl", str(rows), "taste", "mood"]
+    told = "\n".join([*answers, "tell moods apart", "publish", "bleu", "macro_f1", ""])
+    result = CliRunner().invoke(app, ["quality", "init"], input=told)
     assert result.exit_code == 0, result.exception
     assert "1/8  Base model" in result.stderr
     assert "8/8  The metric that decides (default, accuracy, macro_f1" in result.stderr
     assert "`sentiment` is not known; expected one of classification" in result.stderr
+    assert "the held-out set: /none.jsonl does not exist" in result.stderr
+    assert "Which of its columns holds `expected` (mood, text)" in result.stderr
+    assert "`taste` is not known; expected one of mood, text" in result.stderr
+    assert "`bleu` is not known; expected one of default, accuracy" in result.stderr
     made = yaml.safe_load(result.stdout[result.stdout.index("# Goal"):])  # the runner echoes what it types
     assert made["models"]["base"] == "owner/base"
     assert made["quality"]["metric"] == "macro_f1"
     assert made["quality"]["task"]["expected"] == "mood"
     data = {**made["quality"], "data": str(rows)}
     assert Quality.model_validate_json(json.dumps(data)).task.task == "classification"
+
+
+def test_the_training_files_own_column_is_found(tmp_path: Path) -> None:
+    rows, train = tmp_path / "rows.jsonl", tmp_path / "train.jsonl"
+    rows.write_text(json.dumps({"text": "great", "label": "good"}) + "\n")
+    train.write_text(json.dumps({"messages": [{"role": "user", "content": "bad"}]}) + "\n")
+    made = yaml.safe_load(CliRunner().invoke(app, flags("classification", rows, train=str(train))).stdout)
+    assert made["quality"]["train_column"] == "messages"
+    train.write_text(json.dumps({"words": "bad"}) + "\n")
+    with pytest.raises(InputError, match="lacks `text`, which the prompt is made of; name the column that holds the training text, one of words"):
+        CliRunner().invoke(app, flags("classification", rows, train=str(train)), catch_exceptions=False)
+    made = yaml.safe_load(CliRunner().invoke(app, flags("classification", rows, train=str(train), column="train_column=words")).stdout)
+    assert made["quality"]["train_column"] == "words"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +114,7 @@ def test_the_questions_are_asked_and_asked_again(tmp_path: Path) -> None:
         ({"held-out": str(DATA / "instructions.jsonl")}, "--column expected=NAME: which column of"),
         ({"held-out": str(DATA / "chat.jsonl"), "column": "expected=nothing"}, "lack column `nothing`"),
         ({"column": "expected"}, "expected KEY=NAME"),
+        ({"column": "answer=text"}, "--column answer=NAME: task `qa` needs no such column; expected one of prompt, expected, train_column"),
     ],
 )
 def test_an_answer_that_cannot_be_has_its_sentence(change: dict[str, str], says: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from perfbench import prompts
 from perfbench.errors import ScenarioError
 from perfbench.prompts import hash_all, readable, render_data, request_body
 from perfbench.scenario.model import Decoding, Output, Prompt
@@ -41,9 +42,13 @@ def test_limit_takes_the_first_rows(tmp_path):
         ("{{ q", "not a Jinja template"),
         ("{{ q.__class__.__mro__ }}", "cannot be filled"),
         ("{% for i in range(999999999) %}{% endfor %}", "cannot be filled"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.2 s of CPU time to fill from row 0"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "it takes itself again and again"),
+        ("{{ 'x' * 10 ** 17 }}", "it takes more memory than there is"),
     ],
 )
-def test_a_template_that_does_not_fit_is_one_sentence(tmp_path, template, says):
+def test_a_template_that_does_not_fit_is_one_sentence(tmp_path, template, says, monkeypatch):
+    monkeypatch.setattr(prompts, "_ROW_S", 0.2)
     with pytest.raises(ScenarioError, match=says):
         render_data(data(tmp_path, {"q": "x"}), Prompt(user=template), key="load.data")
 

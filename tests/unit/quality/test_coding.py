@@ -171,5 +171,5 @@ def test_from_server_to_records(tmp_path: Path) -> None:
 def test_rows_without_usable_tests_are_refused(tmp_path: Path) -> None:
     (tmp_path / "eval.jsonl").write_text('{"text": "a", "hidden": ["assert f(1) =="], "visible": "assert f(1)"}\n{"text": "b", "visible": "x"}\n')
     quality = Quality.model_validate({"data": {"path": str(tmp_path / "eval.jsonl")}, "margin": 0.1, "task": TASK.model_dump()})
-    with pytest.raises(ScenarioError, match=r"row 1 of .* lack column `hidden`(.|\n)*row 0, column `hidden`: test 1 is no Python"):
+    with pytest.raises(ScenarioError, match=r"row 1 of .* lacks column `hidden`(.|\n)*row 0, column `hidden`: test 1 is no Python"):
         prepare(quality, Prompt(user="{{ text }}"), Decoding())

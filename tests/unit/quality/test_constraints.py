@@ -78,6 +78,8 @@ def test_every_kind_is_tried_and_there_are_more_than_twenty() -> None:
         ([{"kind": "starts_with"}], "missing required field `text`"),
         ([{"kind": "letter_times", "letter": "ab", "at_least": 1}], "one character"),
         ([{"kind": "script", "script": "runic"}], "invalid enum value"),
+        ([{"kind": "words", "at_most": "3"}], r"constraint 0 \(`words`\): `at_most`: expected a whole number, got a text"),
+        ([{"kind": "includes", "words": "sea"}], "`words`: expected a list, got a text"),
     ],
 )
 def test_what_is_no_constraint_has_its_sentence(value: Any, says: str) -> None:

@@ -9,7 +9,7 @@ from rapidfuzz import fuzz
 
 from perfbench.errors import ScenarioError
 from perfbench.quality import contamination
-from perfbench.quality.contamination import check_contamination, find_contamination, normalise_text
+from perfbench.quality.contamination import check_contamination, check_training, find_contamination, normalise_text
 from perfbench.scenario.model import Prompt
 from perfbench.scenario.quality import Classification, Quality
 from perfbench.scenario.references import Data
@@ -164,5 +164,18 @@ def test_a_training_column_is_compared_with_the_same_column_or_with_the_prompt(t
 
 def test_no_training_data_is_unknown_and_lacking_columns_are_said(tmp_path: Path) -> None:
     assert check_contamination(quality(tmp_path, ROWS, None), PROMPT, ["0", "1"], ROWS) is None
-    with pytest.raises(ScenarioError, match=r"row 0 of .*train.jsonl lacks text"):
-        check_contamination(quality(tmp_path, ROWS, [{"utterance": "x"}]), PROMPT, ["0", "1"], ROWS)
+    with pytest.raises(ScenarioError, match=r"row 1 of .*train.jsonl lacks `text`, which the prompt is made of; name .* one of utterance"):
+        check_training(quality(tmp_path, ROWS, [{"text": "x"}, {"utterance": "x"}]), PROMPT)
+    with pytest.raises(ScenarioError, match=r"row 0 of .*train.jsonl lacks `nothing`; name"):
+        check_training(quality(tmp_path, ROWS, [{"text": "x"}], "nothing"), PROMPT)
+    with pytest.raises(ScenarioError, match=r"no `quality.train_data`"):
+        check_training(quality(tmp_path, ROWS, None, "text"), PROMPT)
+
+
+def test_of_chat_messages_what_the_user_says_is_compared(tmp_path: Path) -> None:
+    said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Close my account!"}, {"role": "assistant", "content": "Done."}]
+    block = quality(tmp_path, ROWS, [{"messages": said}], "messages")
+    check_training(block, PROMPT)
+    found = check_contamination(block, PROMPT, ["0", "1"], ROWS)
+    assert found is not None
+    assert found.flagged_ids == {"1"}

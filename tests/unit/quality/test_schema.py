@@ -48,6 +48,13 @@ def test_an_older_dialect_is_read_by_its_own_rules() -> None:
     assert not schema.accepts(["1"])
 
 
+def test_a_pattern_that_backtracks_for_years_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perfbench.quality.schema._VALUE_S", 0.2)
+    schema = Schema({"properties": {"a": {"pattern": "^(a+)+$"}}})
+    assert schema.accepts({"a": "a" * 40})
+    assert "takes more than 0.2 s to check" in str(schema.problem({"a": "a" * 40 + "!"}))
+
+
 def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         read_schema(str(tmp_path / "none.json"))

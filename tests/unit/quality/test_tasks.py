@@ -46,7 +46,7 @@ def test_a_missing_column_is_named_with_the_rows_and_what_they_have(tmp_path: Pa
     rows: list[dict[str, object]] = [{"q": "a", "label": "x"}, {"q": "b"}, {"q": "c"}]
     said = sentence(block(tmp_path, rows, Classification(task="classification", expected="label")))
     assert "quality.task.expected: 2 rows (1, 2)" in said
-    assert "lack column `label`; they have q" in said
+    assert "lack column `label`; columns there: q" in said
 
 
 def test_labels_that_are_unknown_or_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -78,17 +78,6 @@ def test_many_bad_rows_do_not_fill_the_screen(tmp_path: Path) -> None:
     assert "and 35 rows more" in said
 
 
-def test_the_training_column(tmp_path: Path) -> None:
-    task = Classification(task="classification", expected="label")
-    said = sentence(block(tmp_path, [{"label": "x"}], task, train_column="text"))
-    assert "no `quality.train_data`" in said
-    train = tmp_path / "train.jsonl"
-    train.write_text('{"text": "a"}\n{"other": "b"}\n')
-    said = sentence(block(tmp_path, [{"label": "x"}], task, train_column="text", train_data=Data(path=str(train))))
-    assert "quality.train_column: row 1 of" in said
-    assert "they have other" in said
-
-
 def test_samples_that_must_be_refused_are_right_when_refused(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"want": "Paris", "unsafe": False}, {"want": None, "unsafe": True}, {"unsafe": "yes"}]
     quality = block(tmp_path, rows, QuestionAnswering(task="qa", expected="want"), must_refuse="unsafe")
@@ -109,7 +98,7 @@ def test_columns_of_slices_groups_and_flags_are_checked(tmp_path: Path) -> None:
     said = sentence(block(tmp_path, [{"want": "x", "lang": "en"}, {"want": "y"}], task, slices=("lang",), groups="doc", must_refuse="unsafe"))
     assert "quality.must_refuse: 2 rows (0, 1)" in said
     assert "quality.slices[0]: row 1 of" in said
-    assert "lack column `lang`; they have want" in said
+    assert "lacks column `lang`; columns there: want" in said
     assert "quality.groups: 2 rows (0, 1)" in said
     said = sentence(block(tmp_path, [{"want": "x", "unsafe": "maybe"}], task, must_refuse="unsafe"))
     assert "row 0, column `unsafe`: expected true or false" in said

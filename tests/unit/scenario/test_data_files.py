@@ -65,6 +65,8 @@ def test_parquet_keeps_lists_and_numbers(tmp_path: Path) -> None:
         ("r.jsonl", b"\n \n", "is empty"),
         ("r.jsonl", b'{"a": 1}\n{"a": \xe9}\n', "line 2 is not UTF-8"),
         ("r.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("r.jsonl", b'{"a": 1}\n{"a": NaN}\n', r"line 2 is no JSON object \(JSON is malformed: invalid character \(byte 6\)\)"),
+        ("r.jsonl", b'{"a": ' + b"[" * 100_000, r"line 1 is no JSON object \(it is nested too deep\)"),
         ("r.parquet", b"PAR1 not at all", "is no Parquet file"),
         ("r.parquet", b"", "is no Parquet file"),
         ("r.xlsx", b"PK", "ends in .jsonl, .csv or .parquet"),
@@ -81,6 +83,14 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, name: str, content: bytes
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         check_rows(str(tmp_path / "none.csv"))
+    with pytest.raises(ValueError, match="is a folder; expected a JSONL"):
+        check_rows(str(tmp_path))
+
+
+def test_a_byte_order_mark_before_jsonl_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
+    assert read_rows(str(path)) == [{"a": 1}, {"a": 2}]
 
 
 def test_excels_byte_order_mark_and_long_fields_are_no_obstacle(tmp_path: Path) -> None:
