@@ -259,7 +259,7 @@ def _quality(variant: str) -> QualitySummary:
     return QualitySummary(
         verdict=verdicts[variant], reason="exact_match lies above base by more than the margin of 2.0 %", n=len(records),
         metrics={"exact_match": Estimate(value=share, ci95_low=share - 0.09, ci95_high=share + 0.06), "json_valid": Estimate(value=0.9)}, labels=labels,
-        regressions=None if variant == "base" else 1, improvements=None if variant == "base" else 30,
+        regressions=None if variant == "base" else 1, improvements=None if variant == "base" else 30, metric="exact_match",
     )  # fmt: skip
 
 

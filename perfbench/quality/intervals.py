@@ -140,7 +140,7 @@ def mean_interval(values: Array, level: float = 0.95) -> Interval:
     if n < 2 or np.ptp(values) < 1e-12:
         z = normal_quantile(level)
         unseen = z * z / (n + z * z)
-        return mean - unseen, mean + unseen
+        return max(-1.0, mean - unseen), min(1.0, mean + unseen)
     result = bootstrap(
         (values,), np.mean, confidence_level=expanded(level, n), n_resamples=RESAMPLES, method="BCa", batch=max(1, _CELLS // n),
         rng=np.random.default_rng(_SEED),
@@ -178,7 +178,7 @@ class Draws:
             read_at = expanded(level, self._units)
             low, high = np.quantile(column, [(1 - read_at) / 2, (1 + read_at) / 2])
             if high - low < 1e-12:
-                low, high = value - unseen, value + unseen
+                low, high = max(-1.0, value - unseen), min(1.0, value + unseen)
             intervals.append((min(float(low), value), max(float(high), value)))
         return intervals
 

@@ -142,7 +142,9 @@ def _main_caption(summary: Summary, headline: HeadlineStage | None, reference: s
     legend = f" {LEGEND.format(reference=reference)}" if summary.comparisons else ""
     own = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) not in (None, headline.stage)}
     elsewhere = f" Goodput at the SLO is of each variant's best stage: {', '.join(f'{name} at {stage}' for name, stage in own.items())}." if own else ""
-    return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{elsewhere} {OVER_REPEATS}{legend}"
+    deciding = dict.fromkeys(variant.quality.metric for variant in summary.variants.values() if variant.quality is not None and variant.quality.metric)
+    quality = f" Quality is {' and '.join(deciding)}." if deciding else ""
+    return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{elsewhere}{quality} {OVER_REPEATS}{legend}"
 
 
 def _main_row(summary: Summary, manifest: Manifest, name: str, headline: HeadlineStage | None, reference: str | None) -> tuple[Cell, ...]:
@@ -151,7 +153,7 @@ def _main_row(summary: Summary, manifest: Manifest, name: str, headline: Headlin
     speed = (Cell(formats.DASH),) * 4 if headline is None else _speed_cells(summary, name, headline, reference)
     capacity = (capacity_cell(variant.capacity or variant.concurrency),) if _capacity_column(summary) else ()
     price = money_cell(variant.cost, "usd_per_request", times=1_000_000 if _by_million(summary) else 1, title=variant.cost.basis)
-    return (label, *speed, *capacity, memory_cell(variant), price, quality_cell(variant, manifest))
+    return (label, *speed, *capacity, memory_cell(variant), price, quality_cell(variant))
 
 
 def _priced(summary: Summary) -> str:
@@ -233,22 +235,13 @@ def memory_cell(variant: VariantSummary) -> Cell:
     return Cell(formats.DASH)
 
 
-def deciding_metric(variant: VariantSummary, manifest: Manifest) -> str | None:
-    """The quality metric that the scenario decides by; the first one where it does not say."""
-    if variant.quality is None or not variant.quality.metrics:
-        return None
-    wanted = (manifest.scenario.get("quality") or {}).get("metric")
-    task = ((manifest.scenario.get("quality") or {}).get("task") or {}).get("task")
-    default = {"classification": "accuracy", "extraction": "exact_match"}.get(task or "")
-    return next((name for name in (wanted, default) if name in variant.quality.metrics), next(iter(variant.quality.metrics)))
-
-
-def quality_cell(variant: VariantSummary, manifest: Manifest) -> Cell:
-    """The deciding metric with its interval, marked with the verdict."""
-    metric = deciding_metric(variant, manifest)
-    if variant.quality is None or metric is None:
+def quality_cell(variant: VariantSummary) -> Cell:
+    """The deciding metric with its interval, marked with the verdict; a dash where it was not run, never another metric in its place."""
+    if variant.quality is None:
         return Cell(formats.DASH)
-    value = variant.quality.metrics[metric]
+    value = variant.quality.metrics.get(variant.quality.metric or "")
+    if value is None:
+        return Cell(formats.DASH, mark=variant.quality.verdict, title=variant.quality.reason)
     return Cell(formats.percent(value.value), formats.interval(value.ci95_low, value.ci95_high, "share"), variant.quality.verdict, variant.quality.reason)
 
 

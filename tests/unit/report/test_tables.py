@@ -101,12 +101,16 @@ def test_host_memory_is_never_called_vram(summary: Summary) -> None:
 
 
 def test_quality_cell_holds_the_deciding_metric_its_interval_and_the_verdict(summary: Summary, manifest: Manifest) -> None:
-    cell = tables.quality_cell(summary.variants["merged"], manifest)
+    merged = summary.variants["merged"]
+    cell = tables.quality_cell(merged)
     assert (cell.text, cell.detail, cell.mark) == ("80.0 %", "71.0 … 86.0 %", "pass")
-    named = msgspec.structs.replace(manifest, scenario={"quality": {"metric": "json_valid", "task": {"task": "extraction"}}})
-    assert tables.quality_cell(summary.variants["merged"], named).text == "90.0 %"
-    unchecked = msgspec.structs.replace(summary.variants["merged"], quality=None)
-    assert tables.quality_cell(unchecked, manifest) == Cell("—")
+    assert merged.quality is not None
+    other = msgspec.structs.replace(merged, quality=msgspec.structs.replace(merged.quality, metric="json_valid"))
+    assert tables.quality_cell(other).text == "90.0 %"
+    not_run = msgspec.structs.replace(merged, quality=msgspec.structs.replace(merged.quality, metric="rubric_score"))
+    assert (tables.quality_cell(not_run).text, tables.quality_cell(not_run).title) == ("—", merged.quality.reason)  # no other metric in its place
+    assert tables.quality_cell(msgspec.structs.replace(merged, quality=None)) == Cell("—")
+    assert "Quality is exact_match." in tables.main_table(summary, manifest).caption
 
 
 def test_stage_table_names_the_limit_that_was_missed(summary: Summary) -> None:
