@@ -14,6 +14,7 @@ from perfbench.quality.contamination import check_contamination
 from perfbench.quality.fairness import not_comparable
 from perfbench.quality.judge import ask_judge, check_judge, questions
 from perfbench.quality.judge_apply import with_verdicts
+from perfbench.quality.model_scores import has_models, with_model_scores
 from perfbench.quality.reference import Subject, ask_served, mismatch_error, reference_check
 from perfbench.quality.spot_check import spot_check
 from perfbench.quality.token_answers import ask_tokens
@@ -106,6 +107,24 @@ def check_judge_answers(scenario: Scenario) -> None:
     """Ask the judge one word before anything starts. Raises EndpointError for one that does not answer."""
     if scenario.quality is not None and scenario.quality.judge is not None:
         check_judge(scenario.quality.judge)
+
+
+def score_by_models(folder: RunFolder, prepared: Prepared, on_start: Callable[[], None]) -> None:
+    """Lay the scores of local models (BERTScore) over every variant's answers; nothing where the task names none. Runs after all load: it takes the CPU."""
+    quality = prepared.scenario.quality
+    if quality is None or not has_models(quality.task) or folder.finished("model_scored"):
+        return
+    on_start()
+    names = prepared.scenario.variant_names
+    busy, _ = with_model_scores(quality.task, {name: folder.under_load(name) for name in names})
+    records, how = with_model_scores(quality.task, {name: folder.quality(name) for name in names})
+    for name in names:
+        if busy[name]:
+            folder.write_under_load(name, busy[name])
+        if records[name]:
+            folder.write_quality(name, records[name])
+    for metric, told in how.items():
+        folder.append_journal("model_scored", metric, told)
 
 
 def judge_quality(folder: RunFolder, prepared: Prepared, on_variant: Callable[[str], None], on_count: OnCount) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from perfbench.errors import ScenarioError
 from perfbench.prompts import RenderedPrompt, hash_all, sha256_of
 from perfbench.quality import spot_check
+from perfbench.quality.model_scores import check_models
 from perfbench.quality.spot_check import HeldOut
 from perfbench.records import ModelInfo, TrialPlan
 from perfbench.scenario import Scenario
@@ -59,6 +60,7 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
     load_prompts, traces = make_load_prompts(scenario, say=say), stage_traces(scenario, say=say)
     held_out = None
     if scenario.quality is not None:
+        check_models(scenario.quality.task)
         held_out = spot_check.prepare(scenario.quality, scenario.prompt, scenario.decoding)
     load_rows = None
     if scenario.quality is not None and scenario.quality.under_load is not None and scenario.load.data is not None:

@@ -21,6 +21,7 @@ from perfbench.quality.contamination import Contamination, check_contamination
 from perfbench.quality.fairness import not_comparable
 from perfbench.quality.judge import ask_what_is_new, check_judge, questions, same_judge
 from perfbench.quality.judge_apply import with_verdicts
+from perfbench.quality.model_scores import check_models, has_models, with_model_scores
 from perfbench.quality.spot_check import HeldOut, prepare, score_again
 from perfbench.records import JudgeRecord, QualityRecord, Rescored
 from perfbench.report.progress import RunProgress
@@ -43,6 +44,7 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     quality = before if scenario_file is None else _block_of(scenario_file, before)
     if quality.judge is not None:
         check_judge(quality.judge)
+    check_models(quality.task)
     progress.phase("score the answers again")
     with ScenarioError.named(scenario_file):
         held_out = prepare(quality, scenario.prompt, scenario.decoding)
@@ -50,7 +52,10 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     new = {variant: score_again(held_out, quality, records) for variant, records in old.items()}
     contamination = _contamination(scenario, before, quality, held_out)
     new = {variant: [_flagged(record, contamination) for record in records] for variant, records in new.items()}
-    busy = _under_load(folder, scenario, quality, list(new))
+    if has_models(quality.task):
+        progress.phase("score the answers by local models")
+    new, how = with_model_scores(quality.task, new)
+    busy, _ = with_model_scores(quality.task, _under_load(folder, scenario, quality, list(new)))
     verdicts = _judged(folder, before, quality, new, held_out, progress)
     changed = [key for key in Quality.model_fields if getattr(quality, key) != getattr(before, key)]
     if any(left.expected != right.expected for variant in new for left, right in zip(old[variant], new[variant], strict=True)):
@@ -70,6 +75,8 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     folder.write_manifest(msgspec.structs.replace(manifest, scenario=stored, rescored=[*manifest.rescored, done]))
     if contamination is not None:
         folder.append_journal("contamination", data=contamination)
+    for metric, told in how.items():
+        folder.append_journal("model_scored", metric, told)
     folder.append_journal("rescored", data=done)
     conclude(folder)
     return folder, done

@@ -25,6 +25,7 @@ from perfbench.checks import (
     check_served_answers,
     check_under_load,
     judge_quality,
+    score_by_models,
     skip_reference_check,
 )
 from perfbench.client_floor import measure_client_floor, rate_to_measure
@@ -118,6 +119,7 @@ def _carry_out(run: _Run) -> RunFolder:
             visits = plan_visits(prepared.servers, todo, side_by_side=side_by_side)
             for visit in with_searches(visits, prepared.servers, searches_left(folder, prepared.scenario), side_by_side=side_by_side):
                 _visit(run, visit, load, contaminated)
+            score_by_models(folder, prepared, lambda: run.progress.phase("score the answers by local models"))
             judge_quality(
                 folder, prepared, lambda variant: run.progress.phase(f"judge {variant}"), lambda done, of: run.progress.update(completed=done, total=of)
             )

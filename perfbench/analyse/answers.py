@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perfbench.analyse.experiment import Experiment
-from perfbench.records import Equivalence, QualityRecord, QualitySummary, UnderLoad
+from perfbench.records import Equivalence, ModelScored, QualityRecord, QualitySummary, UnderLoad
 from perfbench.results import RunFolder
 
 
@@ -32,7 +32,8 @@ def decided(folder: RunFolder, answers: Mapping[str, Sequence[QualityRecord]], v
     from perfbench.quality.judge_apply import summary_of
 
     judge = None if quality.judge is None else summary_of(quality.judge, folder.judged(variant), folder.human_labels(), quality)
-    decision = decide(answers.get("base") or None, records, quality, judge)
+    models = {metric: msgspec.convert(how, ModelScored) for metric, how in folder.finished("model_scored").items()}
+    decision = decide(answers.get("base") or None, records, quality, judge, models)
     # Held against the verdicts as they were before people's labels were laid over them.
     return msgspec.structs.replace(decision, human=human_summary(folder.quality(variant), folder.human_labels()))
 

@@ -20,7 +20,7 @@ Which interval: see `measures`. Samples that also stand in the training text are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -40,7 +40,7 @@ from perfbench.quality.measures import (
     scores_of,
     standard_errors,
 )
-from perfbench.records import Estimate, GateSummary, JudgeSummary, QualityRecord, QualitySummary, QualityVerdict, SliceSummary
+from perfbench.records import Estimate, GateSummary, JudgeSummary, ModelScored, QualityRecord, QualitySummary, QualityVerdict, SliceSummary
 from perfbench.scenario.quality import Classification, Quality, Translation
 from perfbench.scenario.quality_metrics import JUDGED, QUALITY_METRICS, quality_warnings
 
@@ -75,8 +75,11 @@ def deciding_metric(quality: Quality) -> str:
     return gates_of(quality)[0][0]
 
 
-def decide(base: Records | None, records: Records, quality: Quality, judge: JudgeSummary | None = None) -> QualitySummary:
-    """All metrics of one variant with 95% intervals, and its verdict; `base` is None where the run has none.
+def decide(
+    base: Records | None, records: Records, quality: Quality, judge: JudgeSummary | None = None, models: Mapping[str, ModelScored] | None = None
+) -> QualitySummary:
+    """All metrics of one variant with 95% intervals, and its verdict; `base` is None where the run has none. `models`: how the metrics that one
+    computes were computed.
 
     `metrics` and `labels` are over all samples; `without_contaminated`, slices and the verdict over those that are not in the training text.
     """
@@ -86,7 +89,7 @@ def decide(base: Records | None, records: Records, quality: Quality, judge: Judg
     metrics = estimates(records, reading)
     cleaned = estimates(clean, reading) if flagged else metrics
     kept, problem = _counterpart(base, clean)
-    missing = _not_run(quality, metrics, is_base=bool(records) and records[0].variant == "base")
+    missing = _not_run(quality, metrics, models or {}, is_base=bool(records) and records[0].variant == "base")
     verdict = _verdict(kept if base is not None else None, problem, clean, cleaned, quality, reading, missing)
     note = f"; {flagged} of {len(records)} samples also stand in the training text and are left out of the verdict" if flagged else ""
     held_against = base if base is not None and records and records[0].variant != "base" and not not_comparable(base, records) else None
@@ -115,18 +118,19 @@ def decide(base: Records | None, records: Records, quality: Quality, judge: Judg
         regressed=lost,
         warnings=[*_warnings(quality, groups), *_doubts(judge, records)],
         not_run=missing,
-        signatures=_signatures(quality, records),
+        signatures=_signatures(quality, records, metrics, models or {}),
         judge=judge,
     )
 
 
-def _signatures(quality: Quality, records: Records) -> dict[str, str]:
-    """How the corpus metrics of a translation were computed, in their library's own words."""
+def _signatures(quality: Quality, records: Records, metrics: Collection[str], models: Mapping[str, ModelScored]) -> dict[str, str]:
+    """How the corpus metrics of a translation were computed, in their library's own words; which model computed a metric."""
+    found = {metric: how.signature for metric, how in models.items() if metric in metrics and how.signature is not None}
     if not isinstance(quality.task, Translation) or not records:
-        return {}
+        return found
     from perfbench.quality.translation import references_of, signatures
 
-    return dict(signatures(quality.task.tokenizer, max(len(references_of(record.expected)) for record in records)))
+    return {**signatures(quality.task.tokenizer, max(len(references_of(record.expected)) for record in records)), **found}
 
 
 def _counterpart(base: Records | None, clean: Records) -> tuple[Records, str | None]:
@@ -289,8 +293,8 @@ def _slice_difference(kept: Records | None, part: Records, metric: str, reading:
     return Estimate(value=pair.value, ci95_low=low, ci95_high=high)
 
 
-def _not_run(quality: Quality, metrics: Mapping[str, Estimate], *, is_base: bool) -> dict[str, str]:
-    """Judged and human metrics of the task that have no value, each with the reason."""
+def _not_run(quality: Quality, metrics: Mapping[str, Estimate], models: Mapping[str, ModelScored], *, is_base: bool) -> dict[str, str]:
+    """Metrics of judges, people and models that have no value, each with the reason."""
     missing: dict[str, str] = {}
     for name in QUALITY_METRICS[quality.task.task]:
         if name in metrics or (name == WIN_RATE and is_base):
@@ -299,6 +303,8 @@ def _not_run(quality: Quality, metrics: Mapping[str, Estimate], *, is_base: bool
             missing[name] = "no judge is configured; add `quality.judge`" if quality.judge is None else "the judge gave no verdict that could be read"
         elif name == "human_score":
             missing[name] = "no human labels have been imported"
+        elif name in models:
+            missing[name] = models[name].problem or "no sample has it"
     return missing
 
 

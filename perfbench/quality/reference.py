@@ -26,18 +26,15 @@ memory is free again before load is driven. What does not fit, or cannot be chec
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 import msgspec
 
 from perfbench.errors import ReferenceMismatchError
 from perfbench.prompts import RenderedPrompt
 from perfbench.quality.ask import Answer, Target, ask_all
+from perfbench.quality.own_process import OwnProcessError, answer_of, ours, reply
 from perfbench.records import ReferenceCheck
 from perfbench.scenario.model import Decoding
 
@@ -115,28 +112,11 @@ def reference_check(subjects: Sequence[Subject]) -> list[ReferenceCheck]:
         return [_skipped(subject, reason) for subject in subjects]
     if not subjects:
         return []
-    # A GPU belongs to the server under test: the reference computes on the CPU.
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "perfbench.quality.reference"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=_package_parent()) as process:
-        try:
-            output, errors = process.communicate(msgspec.json.encode(list(subjects)), timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return [_skipped(subject, f"the reference took longer than {_TIMEOUT_S} s; choose fewer `quality.reference_prompts`") for subject in subjects]
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-        why = "was killed, most likely for its memory" if process.returncode < 0 else f"ended with code {process.returncode} ({last[0][:300]})"
-        return [_skipped(subject, f"the reference process {why}") for subject in subjects]
+    try:
+        output = answer_of(ours("perfbench.quality.reference"), msgspec.json.encode(list(subjects)), timeout_s=_TIMEOUT_S)
+    except OwnProcessError as error:
+        return [_skipped(subject, f"the reference process {error}; `quality.reference_prompts` says how many answers it scores") for subject in subjects]
     return msgspec.json.decode(output, type=list[ReferenceCheck])
-
-
-def _package_parent() -> str:
-    """Where `-m perfbench...` finds this package, whatever folder the user stands in."""
-    return str(Path(__file__).resolve().parents[2])
 
 
 def _skipped(subject: Subject, reason: str) -> ReferenceCheck:
@@ -193,17 +173,11 @@ def _line(text: str) -> str:
     return folded if len(folded) <= 240 else folded[:239] + "\u2026"
 
 
-def main() -> None:
-    """Read subjects from stdin, write checks to stdout. Libraries that print do so on stderr."""
-    answer = os.dup(1)
-    os.dup2(2, 1)
+def _work(given: bytes) -> bytes:
     from perfbench.quality.reference_model import check_subject
 
-    subjects = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Subject])
-    checks = [check_subject(subject) for subject in subjects]
-    with open(answer, "wb") as file:
-        file.write(msgspec.json.encode(checks))
+    return msgspec.json.encode([check_subject(subject) for subject in msgspec.json.decode(given, type=list[Subject])])
 
 
 if __name__ == "__main__":
-    main()
+    reply(_work)

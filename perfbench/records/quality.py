@@ -97,6 +97,14 @@ class Rescored(msgspec.Struct, frozen=True, kw_only=True):
     """Folder in the run's: manifest, summary, scores and verdicts as they were."""
 
 
+class ModelScored(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric that a local model computes: how it was, or why it was not."""
+
+    signature: str | None = None
+    """The model's folder and sha256, and the settings."""
+    problem: str | None = None
+
+
 class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     """The spot-check of one variant, decided."""
 
@@ -135,7 +143,7 @@ class QualitySummary(msgspec.Struct, frozen=True, kw_only=True):
     not_run: dict[str, str] = {}
     """Metric -> why it was not run. Nothing is guessed for it."""
     signatures: dict[str, str] = {}
-    """Metric -> the settings that it was computed with, where its library names them (sacrebleu)."""
+    """Metric -> the settings that it was computed with, where there is something to name: sacrebleu's signature, the model of BERTScore."""
     judge: JudgeSummary | None = None
     """None where no judge has judged this variant."""
     human: HumanSummary | None = None

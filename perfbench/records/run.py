@@ -137,7 +137,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of journal.jsonl: something that has finished. `data` is the struct that the event names."""
 
     event: Literal[
-        "server_ready", "reference_check", "contamination", "sandbox", "under_load", "quality_finished", "judged", "fidelity_asked",
+        "server_ready", "reference_check", "contamination", "sandbox", "under_load", "quality_finished", "judged", "model_scored", "fidelity_asked",
         "probe_planned", "trial_finished", "trial_skipped", "not_measured", "interrupted", "resumed", "finished", "rescored"
     ]
     t_ns: int

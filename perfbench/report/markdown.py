@@ -44,7 +44,8 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]
     folded += [quality_details.gates_table(summary), quality_details.slices_table(summary)]
     parts += [_folded(table) for table in folded]
-    parts += [f"{escape_line(what)}: {escape(line)}" for what, line in evidence.trace_lines(manifest)]
+    named = [*quality_details.signature_lines(summary), *evidence.trace_lines(manifest)]
+    parts += [f"{escape_line(what)}: {escape(line)}" for what, line in named]
     planned = plan.plan_of(summary)
     if planned is not None:
         parts.append(_folded(plan.plan_table(planned)))

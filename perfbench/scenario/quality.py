@@ -54,6 +54,20 @@ class DomainQuestions(Strict):
     """A sample passes when so large a share of its facts is stated."""
 
 
+class BertScore(Strict):
+    """An encoder whose contextual embeddings say how alike answer and reference are: the supporting metric `bertscore`. Nothing is downloaded."""
+
+    path: Annotated[str, AfterValidator(plain_file)]
+    """Folder of the encoder (BERT, RoBERTa, DeBERTa, ...), relative to the scenario file."""
+    layer: Annotated[int, Field(ge=1)]
+    """The layer whose embeddings count. bert-score takes 17 for roberta-large, 10 for roberta-base, 9 for bert-base-uncased and bert-base-multilingual-cased,
+    17 for xlm-roberta-large, 40 for deberta-xlarge-mnli."""
+    idf: bool = False
+    """Weigh rare tokens more, by how many of the references hold them."""
+    baseline: Annotated[str, AfterValidator(plain_file)] | None = None
+    """File in bert-score's form (`LAYER,P,R,F`), by which scores are stretched to 0..1. Without one they crowd near 1, and a margin of 0.05 means little."""
+
+
 class Summarisation(Strict):
     """The answer is a summary."""
 
@@ -70,6 +84,8 @@ class Summarisation(Strict):
     """Longer answers do not pass."""
     pass_at: Share = 0.6
     """A sample passes when its length is within the limits and so large a share of its key points is mentioned (without them: at this ROUGE-1)."""
+    bertscore: BertScore | None = None
+    """A local encoder for `bertscore`; without it that metric is not computed."""
 
 
 class Translation(Strict):
@@ -82,6 +98,8 @@ class Translation(Strict):
     """BLEU's tokenizer in sacrebleu: `13a` for most languages, `zh` for Chinese, `char` for languages without spaces."""
     pass_at: Share = 0.5
     """A sample passes at this sentence-level chrF."""
+    bertscore: BertScore | None = None
+    """A local encoder for `bertscore`; without it that metric is not computed."""
 
 
 class Chat(Strict):

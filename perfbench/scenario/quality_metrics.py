@@ -16,8 +16,8 @@ QUALITY_METRICS: dict[str, tuple[str, ...]] = {
     "extraction": ("exact_match", "json_validity", "schema_validity", "field_accuracy", "field_f1", "field_precision", "field_recall"),
     "qa": ("exact_match", "token_f1", "token_precision", "token_recall", "contains", "fuzzy"),
     "domain_qa": ("fact_recall", "answer_correctness", "token_f1"),
-    "summarisation": ("coverage", "faithfulness", "rouge1", "rouge2", "rouge_l", "length_ok"),
-    "translation": ("chrf", "bleu", "sentence_chrf"),
+    "summarisation": ("coverage", "faithfulness", "rouge1", "rouge2", "rouge_l", "length_ok", "bertscore"),
+    "translation": ("chrf", "bleu", "sentence_chrf", "bertscore"),
     "chat": ("rubric_score", "win_rate", "human_score"),
     "instructions": ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose"),
     "coding": ("tests_pass", "pass_at_1", "test_share", "visible_pass"),
@@ -33,6 +33,7 @@ WEAK: dict[str, str] = {
     "rouge2": "counts pairs of words in common with one reference; a summary can share them and say the opposite",
     "rouge_l": "counts words in the same order as one reference; a summary can share them and say the opposite",
     "bleu": "counts words in common with the reference and hardly notices a wrong name or number",
+    "bertscore": "measures how alike the words are in their contexts and hardly notices a wrong name, a wrong number or a `not`",
     "json_validity": "says that the answer can be parsed, not that it is right",
     "schema_validity": "says that the answer has the right form, not that it is right",
     "token_f1": "counts words in common with the right answer, wrong ones weigh little",
@@ -56,6 +57,7 @@ _NEEDS = {
     "coverage": "key_points",
     "length_ok": "max_words",
     "visible_pass": "visible_tests",
+    "bertscore": "bertscore",
 }
 """Metric -> the key of its task without which there is none."""
 _OF_RETRIEVAL = ("context_recall", "context_precision")
