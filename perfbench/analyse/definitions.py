@@ -4,7 +4,7 @@ Read in the installed code of vLLM 0.32 (benchmarks/serve.py, lib/endpoint_reque
 schemas/benchmark/goodput.py, benchmark/schemas/metrics.py), aiperf 0.13.0 (metrics/types) and inference-perf 0.7.0 (reportgen/base.py). Symbols as in
 `metrics`: `s` sent, `f` and `l` first and last content, `n` output tokens. Over successful requests scheduled in the measured windows of a stage, all
 usable repeats together, warm-up left out, which those tools do not do; their percentiles interpolate linearly (numpy's default), ours do not. What our
-records cannot tell is said in `differs`.
+records cannot tell is said in `differs`. A goodput's time is that of each repeat by itself, added up: between repeats other trials run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ TOOLS: tuple[str, ...] = get_args(Tool)
 
 ROLE_CHUNK = "its clock also stops at a first chunk without content (chat: the role), which our records do not hold: where one comes early, its TTFT is smaller"
 FINISH_CHUNK = "its end is the last chunk with a choice, also one without content (the finish reason): usually the same moment as our last content"
+USAGE_CHUNK = "the usage chunk moves its end, ours not"
 TOKENIZER = "it counts tokens with a tokenizer of its own; here n is the server's usage"
 
 
@@ -53,6 +54,18 @@ class Recomputed:
     """mean, p50, p99 (goodput: mean alone)."""
     our_values: Mapping[str, float | None]
     n: int
+    note: str = ""
+    """Of a goodput: by which limits of the SLO, and which the tool does not know."""
+
+
+@dataclass(frozen=True)
+class StageRequests:
+    """One stage of one variant: trials with the selection of their requests that count, and our own goodput."""
+
+    variant: str
+    stage: str
+    trials: Sequence[tuple[str, pl.Expr]]
+    goodput_per_s: float | None
 
 
 def _seconds(later: str, earlier: str) -> Callable[[pl.DataFrame], Floats]:
@@ -120,7 +133,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "guidellm", "TPOT", "(l - s) / n, weighed by n", "ntpot_s", "it holds the TTFT: our NTPOT, not our TPOT; long requests weigh more",
         _weighed(_per_token(_ENDS, "sent_ns"), 1),
     ),
-    Definition("guidellm", "request latency", "end of the response - s", "e2e_s", "the usage chunk moves its end, ours not", _seconds("end_ns", "sent_ns")),
+    Definition("guidellm", "request latency", "end of the response - s", "e2e_s", USAGE_CHUNK, _seconds("end_ns", "sent_ns")),
     Definition("aiperf", "TTFT", "first non-empty content - s", "ttft_s", "", _TTFT),
     Definition(
         "aiperf", "ITL", "(request latency - TTFT) / (n - 1), one a request", "tpot_s",
@@ -131,6 +144,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("inference-perf", "TTFT", "first non-empty content - s", "ttft_s", "an answer of one token has none", _ttft_of_several),
     Definition("inference-perf", "TPOT", "(l - f) / (n - 1)", "tpot_s", TOKENIZER, _per_gap(_ENDS, "first_token_ns")),
     Definition("inference-perf", "ITL", "gap to the token before, 0 inside a chunk", "icl_s", f"zeros pull it down; {TOKENIZER}", _token_gaps),
+    Definition("inference-perf", "request latency", "end of the response - s", "e2e_s", USAGE_CHUNK, _seconds("end_ns", "sent_ns")),
     Definition(
         "inference-perf", "NTPOT", "(end of the response - s) / n", "ntpot_s",
         f"the usage chunk moves its end; an answer without tokens counts as 0; {TOKENIZER}", _per_token("end_ns", "sent_ns"),
@@ -144,7 +158,35 @@ GOODPUT: dict[str, str] = {
     "inference-perf": "successful requests within every limit / whole time; an answer of one token has no TTFT and no TPOT, which fails both limits",
 }
 """Whole time: from the first request to the last end; it stands in for guidellm's measuring time too."""
-_GOODPUT_LIMITS = ("ttft_s", "tpot_s", "e2e_s")
+
+
+def _within(later: str, earlier: str, tokens: Callable[[], pl.Expr] | None = None, *, least: int = 0) -> Callable[[], pl.Expr]:
+    """(later - earlier) in seconds, over a number of tokens; null for answers of fewer tokens than `least`."""
+
+    def seconds() -> pl.Expr:
+        value = (pl.col(later) - pl.col(earlier)) / NS_PER_S
+        value = value if tokens is None else value / tokens()
+        return value if not least else pl.when(pl.col("output_tokens") >= least).then(value)
+
+    return seconds
+
+
+def _gaps() -> pl.Expr:
+    return pl.col("output_tokens") - 1
+
+
+_ALL_TTFT, _OF_CONTENT, _OF_RESPONSE = _within("first_token_ns", "sent_ns"), _within(_ENDS, "sent_ns"), _within("end_ns", "sent_ns")
+_GAP = _within(_ENDS, "first_token_ns", _gaps, least=2)
+_LIMITS: dict[str, dict[str, Callable[[], pl.Expr]]] = {
+    "vllm": {"ttft_s": _ALL_TTFT, "tpot_s": _GAP, "e2e_s": _OF_CONTENT},
+    "guidellm": {"ttft_s": _ALL_TTFT, "tpot_s": _GAP, "e2e_s": _OF_RESPONSE},
+    "aiperf": {"ttft_s": _ALL_TTFT, "tpot_s": _GAP, "e2e_s": _OF_CONTENT},
+    "inference-perf": {
+        "ttft_s": _within("first_token_ns", "sent_ns", least=2), "tpot_s": _GAP, "e2e_s": _OF_RESPONSE,
+        "ntpot_s": _within("end_ns", "sent_ns", lambda: pl.col("output_tokens"), least=1),
+    },
+}  # fmt: skip
+"""By tool and limit of our SLO that it has too: what it holds against the limit."""
 
 
 def of_tool(tool: str) -> list[Definition]:
@@ -152,17 +194,28 @@ def of_tool(tool: str) -> list[Definition]:
     return [one for one in DEFINITIONS if one.tool == tool]
 
 
-def recompute(tool: str, variant: str, stage: str, requests: pl.DataFrame, limits_s: Mapping[str, float]) -> list[Recomputed]:
-    """A tool's figures of one stage beside ours. `requests` holds successful ones with record columns and ours, `limits_s` the SLO by our metric."""
-    found = []
+def recompute(
+    tool: str, variant: str, stage: str, repeats: Sequence[pl.DataFrame], limits_s: Mapping[str, float], goodput_per_s: float | None = None
+) -> list[Recomputed]:
+    """A tool's figures of one stage beside ours. `repeats` holds successful requests with record columns, `limits_s` the SLO by our metric, `goodput_per_s` is
+    ours."""
+    found, requests = [], pl.concat(repeats)
     for one in of_tool(tool):
         theirs = one.values(requests)
         found.append(Recomputed(variant, stage, one.name, one.ours, _interpolated(theirs), _ours(one.ours, requests), len(theirs)))
-    goodput = _goodput(tool, requests, limits_s)
+    goodput = _goodput(tool, repeats, limits_s)
     if goodput is not None:
         nothing: dict[str, float | None] = dict.fromkeys(("mean", "p50", "p99"))
-        found.append(Recomputed(variant, stage, "goodput", "goodput_per_s", {**nothing, "mean": goodput}, nothing, len(requests)))
+        ours = {**nothing, "mean": goodput_per_s}
+        found.append(Recomputed(variant, stage, "goodput", "goodput_per_s", {**nothing, "mean": goodput}, ours, len(requests), _limits_note(tool, limits_s)))
     return found
+
+
+def _limits_note(tool: str, limits_s: Mapping[str, float]) -> str:
+    """By which limits, and which of ours the tool has not."""
+    known = [f"{metric} <= {limit:g} s" for metric, limit in limits_s.items() if metric in _LIMITS[tool]]
+    unknown = [metric for metric in limits_s if metric not in _LIMITS[tool]]
+    return f"goodput by {' and '.join(known)}" + (f"; {tool} has no limit on {' and '.join(unknown)}" if unknown else "")
 
 
 def _interpolated(values: Floats) -> dict[str, float | None]:
@@ -178,30 +231,23 @@ def _ours(metric: str, requests: pl.DataFrame) -> dict[str, float | None]:
     return {"mean": mean, "p50": percentile(values, 50), "p99": percentile(values, 99)}
 
 
-def _goodput(tool: str, requests: pl.DataFrame, limits_s: Mapping[str, float]) -> float | None:
+def _goodput(tool: str, repeats: Sequence[pl.DataFrame], limits_s: Mapping[str, float]) -> float | None:
     """Good requests a second by the tool's rule; None where no limit is one of its. What has no value for a limit is not good, but for vLLM."""
-    limits = {metric: limit for metric, limit in limits_s.items() if metric in _GOODPUT_LIMITS}
-    if not limits or requests.is_empty():
+    limits = {metric: limit for metric, limit in limits_s.items() if metric in _LIMITS[tool]}
+    whole_s = sum(one.select(pl.col("end_ns").max() - pl.col("sent_ns").min()).item() for one in repeats if len(one)) / NS_PER_S
+    if not limits or whole_s <= 0:
         return None
-    whole_s = (float(requests["end_ns"].max()) - float(requests["sent_ns"].min())) / NS_PER_S  # type: ignore[arg-type]
-    within = []
-    for metric, limit in limits.items():
-        expression = BY_NAME[metric].per_request
-        assert expression is not None
-        value = expression()
-        if tool == "inference-perf" and metric == "ttft_s":
-            value = pl.when(pl.col("output_tokens") > 1).then(value)
-        within.append((value <= limit).fill_null(tool == "vllm"))
-    return float(requests.select(pl.all_horizontal(within).sum()).item()) / whole_s if whole_s > 0 else None
+    within = [(_LIMITS[tool][metric]() <= limit).fill_null(tool == "vllm") for metric, limit in limits.items()]
+    return float(pl.concat(repeats).select(pl.all_horizontal(within).sum()).item()) / whole_s
 
 
-def definitions_of_run(
-    tool: str, records: pl.LazyFrame, windows: Sequence[tuple[str, str, str, pl.Expr]], limits_s: Mapping[str, float]
-) -> list[Recomputed]:
-    """`windows` holds (trial, variant, stage, which of its requests count) of every usable trial; repeats of a stage are taken together."""
+def definitions_of_run(tool: str, records: pl.LazyFrame, stages: Sequence[StageRequests], limits_s: Mapping[str, float]) -> list[Recomputed]:
+    """Every stage with its usable trials; repeats of a stage are taken together."""
     columns = ("trial", "status", "scheduled_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "output_tokens", "prompt_tokens", "chunk_ns")
-    parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
-    for trial, variant, stage, inside in windows:
-        chosen = records.filter((pl.col("trial") == trial) & (pl.col("status") == "ok") & inside).select(columns).collect()
-        parts.setdefault((variant, stage), []).append(chosen)
-    return [row for (variant, stage), frames in parts.items() for row in recompute(tool, variant, stage, pl.concat(frames), limits_s)]
+    found = []
+    for one in stages:
+        chosen = [
+            records.filter((pl.col("trial") == trial) & (pl.col("status") == "ok") & inside).select(columns).collect() for trial, inside in one.trials
+        ]  # fmt: skip
+        found += recompute(tool, one.variant, one.stage, chosen, limits_s, one.goodput_per_s)
+    return found

@@ -15,14 +15,14 @@ from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities, usable
 from perfbench.analyse.compare import compare
 from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
-from perfbench.analyse.definitions import Recomputed, definitions_of_run
+from perfbench.analyse.definitions import Recomputed, StageRequests, definitions_of_run
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.fidelity import fidelity
 from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
-from perfbench.analyse.stages import stage_summaries
+from perfbench.analyse.stages import stage_summaries, together
 from perfbench.analyse.steady import kept, steady_state
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependence_of, energy_summary, metric_summaries, rates, request_counts
@@ -30,6 +30,7 @@ from perfbench.analyse.window import read_requests, scheduled_in_window, server_
 from perfbench.records import (
     SCHEMA_VERSION,
     CapacitySummary,
+    Estimate,
     Manifest,
     QualityRecord,
     ReferenceCheck,
@@ -100,12 +101,19 @@ def recomputed(folder: RunFolder, tool: str) -> list[Recomputed]:
     servers = {name: msgspec.convert(data, ServerInfo) for name, data in folder.finished("server_ready").items()}
     by_variant = {variant: server for server in servers.values() for variant in server.variants}
     trials = analyse_trials(folder, manifest, experiment, Telemetry.of(folder), by_variant)
-    windows = [
-        (trial.plan.trial, trial.plan.variant, trial.plan.stage, scheduled_in_window(trial.outcome))
-        for trial in trials
-        if trial.usable and trial.plan.search is None
-    ]
-    return definitions_of_run(tool, folder.records(), windows, {metric: limit.limit_s for metric, limit in experiment.slo.items()})
+    usable = [trial for trial in trials if trial.usable and trial.plan.search is None]
+    stages = [
+        _stage_requests(variant, stage, found)
+        for stage in experiment.stages for variant in experiment.variants
+        if (found := [trial for trial in usable if (trial.plan.variant, trial.plan.stage) == (variant, stage)])
+    ]  # fmt: skip
+    return definitions_of_run(tool, folder.records(), stages, {metric: limit.limit_s for metric, limit in experiment.slo.items()})
+
+
+def _stage_requests(variant: str, stage: str, trials: Sequence[AnalysedTrial]) -> StageRequests:
+    chosen = [(trial.plan.trial, scheduled_in_window(trial.outcome)) for trial in trials]
+    goodput = together([Estimate(value=trial.summary.rates.goodput_per_s) for trial in trials]).value
+    return StageRequests(variant, stage, chosen, goodput)
 
 
 def not_measured(folder: RunFolder, manifest: Manifest) -> dict[str, str]:

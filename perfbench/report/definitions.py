@@ -52,9 +52,10 @@ def recomputed_table(tool: str, rows: Sequence[Recomputed]) -> Table:
         )
         for row in rows
     )  # fmt: skip
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in dict.fromkeys(row.note for row in rows if row.note))
     caption = (
         f"The same requests by {tool}'s formulas (percentiles interpolated, as it does) and by ours; successful ones scheduled in the measured windows, "
-        f"repeats together. Where they still differ: perfbench metrics --definitions {tool}."
+        f"repeats together.{notes} Where they still differ: perfbench metrics --definitions {tool}."
     )
     return Table(f"recomputed-{tool}", f"As {tool} would say it", caption, columns, cells)
 

@@ -22,7 +22,7 @@ def frame() -> pl.DataFrame:
 
 
 def found(tool: str, **limits_s: float) -> dict[str, Recomputed]:
-    return {row.name: row for row in recompute(tool, "adapter", "one", frame(), limits_s)}
+    return {row.name: row for row in recompute(tool, "adapter", "one", [frame()], limits_s)}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,24 @@ def test_goodput_and_the_answer_of_one_token() -> None:
     assert "goodput" not in found("vllm")
 
 
+def test_time_between_repeats_is_nobodys_goodput() -> None:
+    """Two repeats a minute apart: the rate is that of one, not a share of the minute in which other trials ran."""
+    times = [name for name in frame().columns if name.endswith("_ns") and name != "chunk_ns"]
+    later = frame().with_columns(pl.col(name) + 60 * S for name in times)
+    rows = {row.name: row for row in recompute("vllm", "adapter", "one", [frame(), later], {"ttft_s": 0.6}, goodput_per_s=1.5)}
+    assert rows["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
+    assert rows["goodput"].our_values["mean"] == 1.5
+
+
+def test_each_tool_holds_its_own_latency_against_a_limit_and_says_what_it_has_no_limit_for() -> None:
+    """The first response ends with its usage at 1.2 s, its content at 1.1 s: guidellm and inference-perf count the former."""
+    good = {tool: found(tool, e2e_s=1.15)["goodput"].theirs["mean"] for tool in TOOLS}
+    assert good == pytest.approx({"vllm": 2 / 1.3, "aiperf": 2 / 1.3, "guidellm": 1 / 1.3, "inference-perf": 1 / 1.3})
+    row = found("vllm", ttft_s=0.6, ttft_scheduled_s=0.1)["goodput"]
+    assert row.note == "goodput by ttft_s <= 0.6 s; vllm has no limit on ttft_scheduled_s"
+    assert found("inference-perf", ntpot_s=0.31)["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
+
+
 def test_guidellm_weighs_a_request_by_its_tokens() -> None:
     """Its own result file says so: of 20 answers of 16 tokens, ITL counts 300 and TPOT 320."""
     assert (found("guidellm")["ITL"].n, found("guidellm")["TPOT"].n) == (3, 5)
@@ -78,5 +96,5 @@ def test_every_tool_is_told_whole() -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_nothing_of_nothing(tool: str) -> None:
-    rows = recompute(tool, "adapter", "one", frame().clear(), {"ttft_s": 1.0})
+    rows = recompute(tool, "adapter", "one", [frame().clear()], {"ttft_s": 1.0})
     assert all(value is None for row in rows for value in row.theirs.values())
