@@ -13,6 +13,7 @@ import numpy as np
 
 from perfbench.records import (
     SCHEMA_VERSION,
+    AtSlo,
     Audit,
     AuditCheck,
     Autoscaled,
@@ -306,9 +307,21 @@ def _cost(variant: str) -> CostSummary:
     )  # fmt: skip
 
 
+def _at_slo(trials: list[TrialSummary]) -> AtSlo | None:
+    goodput: dict[str, list[float]] = {}
+    for trial in trials:
+        goodput.setdefault(trial.stage, []).append(trial.rates.goodput_per_s or 0.0)
+    met = [stage for stage in goodput if all(trial.slo is not None and trial.slo["met"] for trial in trials if trial.stage == stage)]
+    best = max(met, key=lambda stage: sum(goodput[stage]) / len(goodput[stage]), default=None)
+    return None if best is None else AtSlo(stage=best, goodput_per_s=Estimate(value=sum(goodput[best]) / len(goodput[best])))
+
+
 def _summary(run_id: str, trials: dict[str, list[TrialSummary]]) -> Summary:
     variants = {
-        variant: VariantSummary(trials=trials[variant], memory=_memory(variant), cost=_cost(variant), quality=_quality(variant)) for variant in VARIANTS
+        variant: VariantSummary(
+            trials=trials[variant], memory=_memory(variant), cost=_cost(variant), quality=_quality(variant), at_slo=_at_slo(trials[variant])
+        )
+        for variant in VARIANTS
     }
     reasons = ["merged answers as well as adapter: exact_match 78.3 % and 78.3 %.", "merged is faster per token: 21.1 ms against 31.2 ms at closed-1."]
     check = ReferenceCheck(

@@ -238,7 +238,7 @@ def _goodput(tool: str, repeats: Sequence[pl.DataFrame], limits_s: Mapping[str, 
     if not limits or whole_s <= 0:
         return None
     within = [(_LIMITS[tool][metric]() <= limit).fill_null(tool == "vllm") for metric, limit in limits.items()]
-    return float(pl.concat(repeats).select(pl.all_horizontal(within).sum()).item()) / whole_s
+    return float(pl.concat(repeats).select(pl.all_horizontal(within).sum()).item() / whole_s)
 
 
 def definitions_of_run(tool: str, records: pl.LazyFrame, stages: Sequence[StageRequests], limits_s: Mapping[str, float]) -> list[Recomputed]:

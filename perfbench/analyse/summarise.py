@@ -14,7 +14,7 @@ from perfbench.analyse.answers import answers_of, busy_and_idle, decided, equiva
 from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities, usable
 from perfbench.analyse.compare import compare
-from perfbench.analyse.cost import best_at_slo, cost_summary, edge_results, stage_results
+from perfbench.analyse.cost import StageResult, best_at_slo, cost_summary, edge_results, stage_results
 from perfbench.analyse.definitions import Recomputed, StageRequests, definitions_of_run
 from perfbench.analyse.experiment import Experiment, experiment_of
 from perfbench.analyse.fidelity import fidelity
@@ -29,6 +29,7 @@ from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependenc
 from perfbench.analyse.window import read_requests, scheduled_in_window, server_starts, trial_outcomes
 from perfbench.records import (
     SCHEMA_VERSION,
+    AtSlo,
     CapacitySummary,
     Estimate,
     Manifest,
@@ -56,10 +57,14 @@ def summarise(folder: RunFolder) -> Summary:
     trials, probes = [trial for trial in every if trial.plan.search is None], [trial for trial in every if trial.plan.search is not None]
     found = {variant: capacities(folder, variant, experiment, _of(variant, probes)) for variant in experiment.variants}
     quality = answers_of(folder, experiment)
+    at_slo = {
+        variant: best_at_slo([*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)])
+        for variant in experiment.variants
+    }
     variants = {
         variant: _variant(
             variant, folder=folder, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest,
-            probes=_of(variant, probes), found=found[variant],
+            probes=_of(variant, probes), found=found[variant], best=at_slo[variant],
         )
         for variant in experiment.variants
     }
@@ -67,10 +72,6 @@ def summarise(folder: RunFolder) -> Summary:
     comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant, starts), starts)
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
     faithful = fidelity(folder, manifest, experiment, quality)
-    at_slo = {
-        variant: best_at_slo([*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)])
-        for variant in experiment.variants
-    }
     return Summary(
         schema_version=SCHEMA_VERSION,
         run_id=manifest.run_id,
@@ -222,6 +223,7 @@ def _variant(
     manifest: Manifest,
     probes: Sequence[AnalysedTrial],
     found: Sequence[CapacitySummary],
+    best: StageResult | None,
 ) -> VariantSummary:
     server, mine = servers.get(variant), _of(variant, trials)
     hosted = set(server.variants) if server is not None else set()
@@ -236,4 +238,12 @@ def _variant(
         capacity=next((one for one in found if one.find == "max_rate"), None),
         concurrency=next((one for one in found if one.find == "max_concurrency"), None),
         probes=[trial.summary for trial in probes],
+        at_slo=_at_slo(best),
     )
+
+
+def _at_slo(best: StageResult | None) -> AtSlo | None:
+    if best is None:
+        return None
+    low, high = best.goodput_interval
+    return AtSlo(stage=best.stage, goodput_per_s=Estimate(value=best.goodput_per_s, ci95_low=low, ci95_high=high))

@@ -66,6 +66,7 @@ from perfbench.records.run import (
 from perfbench.records.shape import Linear, ModelShape
 from perfbench.records.summary import (
     AdapterSummary,
+    AtSlo,
     Audit,
     AuditCheck,
     CapacitySummary,
@@ -98,6 +99,7 @@ from perfbench.records.two_runs import (
 __all__ = [
     "SCHEMA_VERSION",
     "AdapterSummary",
+    "AtSlo",
     "Audit",
     "AuditCheck",
     "Autoscaled",

@@ -238,6 +238,14 @@ class UnderLoad(msgspec.Struct, frozen=True, kw_only=True):
     n_to_decide: int | None = None
 
 
+class AtSlo(msgspec.Struct, frozen=True, kw_only=True):
+    """The load with the most goodput among those that meet the SLO, on which the prices rest (analyse/cost.py)."""
+
+    stage: str
+    """Of the scenario, or a search's probe."""
+    goodput_per_s: Estimate
+
+
 class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one variant."""
 
@@ -255,6 +263,8 @@ class VariantSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The most streams at the SLO; None without a search for it."""
     probes: list[TrialSummary] = []
     """Trials of these searches. Each variant chose its own loads, so they are compared with no other's."""
+    at_slo: AtSlo | None = None
+    """None without an SLO, or where no load is known to meet it."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

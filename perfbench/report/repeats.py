@@ -90,13 +90,6 @@ def meets_slo(variant: VariantSummary, stage: str) -> bool | None:
     return True if answers and None not in answers else None
 
 
-def slo_stage(variant: VariantSummary) -> str | None:
-    """Of the stages at which the variant meets the SLO, the one with the most goodput; None where it meets it nowhere."""
-    names = dict.fromkeys(trial.stage for trial in variant.trials)
-    goodput = {name: rate_over_repeats(variant, name, "goodput_per_s").mean for name in names if meets_slo(variant, name)}
-    return max((name for name, rate in goodput.items() if rate is not None), key=lambda name: goodput[name] or 0.0, default=None)
-
-
 def headline_stage(summary: Summary) -> HeadlineStage | None:
     """Of the stages at which most variants meet the SLO, the one with the highest throughput; None for a run without trials."""
     stages = stage_names(summary)
@@ -104,8 +97,12 @@ def headline_stage(summary: Summary) -> HeadlineStage | None:
         return None
     meeting = {stage: sum(meets_slo(variant, stage) is True for variant in summary.variants.values()) for stage in stages}
     chosen = max(stages, key=lambda stage: (meeting[stage], _mean_throughput(summary, stage)))
-    if not summary.slo:
+    if not any(usable_trials(variant, stage) for variant in summary.variants.values() for stage in stages):
+        reason = "the first one: none of the run's trials can be used"
+    elif not summary.slo:
         reason = "the stage with the highest throughput (the scenario sets no SLO)"
+    elif meeting[chosen] == 0 and not any(meets_slo(variant, stage) is False for variant in summary.variants.values() for stage in stages):
+        reason = "the stage with the highest throughput: no stage is known to meet the SLO or to miss it"
     elif meeting[chosen] == 0:
         reason = "the stage with the highest throughput: no variant meets the SLO at any stage"
     else:

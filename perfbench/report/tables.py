@@ -7,7 +7,7 @@ one. `terminal`, `html` and `markdown` draw the same tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from perfbench.analyse.metrics import BY_NAME, metric_label
@@ -22,7 +22,6 @@ from perfbench.report.repeats import (
     meets_slo,
     metric_over_repeats,
     rate_over_repeats,
-    slo_stage,
     stage_names,
     usable_trials,
 )
@@ -122,7 +121,7 @@ def main_table(summary: Summary, manifest: Manifest) -> Table:
         Column("TTFT p95", metric_title(headline.ttft_metric if headline else "ttft_s")),
         Column("TPOT p95", metric_title("tpot_s")),
         Column("Tokens/s", metric_title("output_tokens_per_s"), minor=True),
-        Column("At the SLO", "goodput at the stage with the most of it among those that meet the SLO, each variant at its own stage", minor=True),
+        Column("At the SLO", "goodput at the load with the most of it among those that meet the SLO: each variant at its own, as its price", minor=True),
         *_capacity_column(summary),
         Column("Memory", "peak device memory of the server; of the host where the server has no GPU"),
         Column(f"{formats.currency_sign(currency_of(summary)).strip()}/{_priced(summary)}", metric_title("usd_per_request")),
@@ -210,13 +209,20 @@ def _slo_goodput_cell(summary: Summary, name: str, reference: str | None) -> Cel
     """The most goodput of a stage that meets the SLO; marked where the reference has its own at the same stage."""
     if not summary.slo:
         return Cell(formats.DASH, title="the scenario sets no SLO")
-    stage = slo_stage(summary.variants[name])
-    if stage is None:
+    best = summary.variants[name].at_slo
+    if best is None:
         known = any(meets_slo(summary.variants[name], one) is False for one in stage_names(summary))
         return Cell("no stage", mark="fail", title="no stage meets the SLO") if known else Cell(formats.DASH)
-    alike = reference is not None and name != reference and slo_stage(summary.variants[reference]) == stage
-    mark = verdict_against(summary, reference, name, "goodput_per_s", stage) if alike else None
-    return replace(range_cell(rate_over_repeats(summary.variants[name], stage, "goodput_per_s"), "1/s", mark), title=f"at stage {stage}")
+    alike = reference is not None and name != reference and slo_stage(summary.variants[reference]) == best.stage
+    mark = verdict_against(summary, reference, name, "goodput_per_s", best.stage) if alike else None
+    rate = best.goodput_per_s
+    sure = formats.interval(rate.ci95_low, rate.ci95_high, "1/s")
+    return Cell(formats.quantity(rate.value, "1/s"), sure, mark, title=f"at stage {best.stage}")
+
+
+def slo_stage(variant: VariantSummary) -> str | None:
+    """Where the variant has the most goodput at the SLO, and its price; None where it meets it nowhere."""
+    return variant.at_slo.stage if variant.at_slo is not None else None
 
 
 def range_cell(value: OverRepeats, unit: str, mark: Mark | None = None) -> Cell:

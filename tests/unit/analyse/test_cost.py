@@ -47,6 +47,14 @@ def test_stages_of_fixed_length_set_no_price_beside_natural_ones(run: Any, recor
     assert (cost.usd_per_request, cost.usd_per_request_raw) == (pytest.approx(0.01), pytest.approx(0.01))
 
 
+def test_goodput_at_the_slo_is_the_one_that_the_price_rests_on(run: Any, record: Any) -> None:
+    """Also where answers of a fixed length are good more often: who divides one by the other gets the price."""
+    _cost(run, {"natural": STAGE, "fixed": FIXED}, {"natural": _requests(record, "natural", 10), "fixed": _requests(record, "fixed", 20)}, slo=SLO)
+    variant = summarise(run.folder).variants["adapter"]
+    assert variant.at_slo.stage == "natural"
+    assert variant.cost.usd_per_request == pytest.approx(variant.cost.server_hour_usd / 3600 / variant.at_slo.goodput_per_s.value)
+
+
 def test_stages_of_fixed_length_do_where_there_is_nothing_else(run: Any, record: Any) -> None:
     assert _cost(run, {"fixed": FIXED}, {"fixed": _requests(record, "fixed", 20)}, slo=SLO).usd_per_request == pytest.approx(0.005)
 

@@ -54,6 +54,14 @@ def test_headline_without_slo_or_when_nobody_meets_it(summary: Summary) -> None:
     assert repeats.headline_stage(_with_trials(summary, lambda name, trial: None)) is None
 
 
+def test_headline_does_not_say_that_the_slo_is_missed_where_nothing_can_be_told(summary: Summary) -> None:
+    void = Audit(verdict="void", reasons=["another process"])
+    useless = _with_trials(summary, lambda name, trial: msgspec.structs.replace(trial, audit=void))
+    assert repeats.headline_stage(useless).reason == "the first one: none of the run's trials can be used"
+    few = _with_trials(summary, lambda name, trial: msgspec.structs.replace(trial, slo={**trial.slo, "met": None}))
+    assert repeats.headline_stage(few).reason == "the stage with the highest throughput: no stage is known to meet the SLO or to miss it"
+
+
 def test_headline_says_how_many_meet_the_slo(summary: Summary) -> None:
     def met(name: str, trial: TrialSummary) -> TrialSummary:
         return msgspec.structs.replace(trial, slo={**trial.slo, "met": name != "adapter" and trial.stage == "closed-4"})
