@@ -110,17 +110,19 @@ def check_judge_answers(scenario: Scenario) -> None:
 
 
 def score_by_models(folder: RunFolder, prepared: Prepared, on_start: Callable[[], None]) -> None:
-    """Lay the scores of local models (BERTScore) over every variant's answers; nothing where the task names none. Runs after all load: it takes the CPU."""
+    """Lay the scores of local models over every variant's answers; nothing where the task names none. Runs after all load: it takes the CPU."""
     quality = prepared.scenario.quality
-    if quality is None or not has_models(quality.task) or folder.finished("model_scored"):
+    if quality is None or prepared.held_out is None or not has_models(quality.task) or folder.finished("model_scored"):
         return
     on_start()
     names = prepared.scenario.variant_names
-    busy, _ = with_model_scores(quality.task, {name: folder.under_load(name) for name in names})
-    records, how = with_model_scores(quality.task, {name: folder.quality(name) for name in names})
+    if prepared.load_rows is not None:
+        busy, _ = with_model_scores(quality.task, {name: folder.under_load(name) for name in names}, prepared.load_rows.rows_by_id)
+        for name in names:
+            if busy[name]:
+                folder.write_under_load(name, busy[name])
+    records, how = with_model_scores(quality.task, {name: folder.quality(name) for name in names}, prepared.held_out.rows_by_id)
     for name in names:
-        if busy[name]:
-            folder.write_under_load(name, busy[name])
         if records[name]:
             folder.write_quality(name, records[name])
     for metric, told in how.items():
@@ -135,7 +137,7 @@ def judge_quality(folder: RunFolder, prepared: Prepared, on_variant: Callable[[s
     quality = prepared.scenario.quality
     if quality is None or quality.judge is None or prepared.held_out is None:
         return
-    rows = {prompt.prompt_id: row for prompt, row in zip(prepared.held_out.prompts, prepared.held_out.rows, strict=True)}
+    rows = prepared.held_out.rows_by_id
     base = folder.quality("base")
     for variant in prepared.scenario.variant_names:
         records = folder.quality(variant)

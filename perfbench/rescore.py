@@ -54,8 +54,8 @@ def rescore(path: Path, scenario_file: Path | None, progress: RunProgress) -> tu
     new = {variant: [_flagged(record, contamination) for record in records] for variant, records in new.items()}
     if has_models(quality.task):
         progress.phase("score the answers by local models")
-    new, how = with_model_scores(quality.task, new)
-    busy, _ = with_model_scores(quality.task, _under_load(folder, scenario, quality, list(new)))
+    new, how = with_model_scores(quality.task, new, held_out.rows_by_id)
+    busy = _under_load(folder, scenario, quality, list(new))
     verdicts = _judged(folder, before, quality, new, held_out, progress)
     changed = [key for key in Quality.model_fields if getattr(quality, key) != getattr(before, key)]
     if any(left.expected != right.expected for variant in new for left, right in zip(old[variant], new[variant], strict=True)):
@@ -118,12 +118,11 @@ def _under_load(folder: RunFolder, scenario: Scenario, quality: Quality, variant
     block = of_load(quality, scenario.load.data)
     rows = prepare(block, scenario.prompt, scenario.decoding)
     rows = HeldOut(rows.prompts, rows.rows, msgspec.structs.replace(rows.scorer, attempts=1), rows.hashes, rows.seed)
-    return {
-        variant: [
-            msgspec.structs.replace(again, slices=record.slices) for record, again in zip(records, score_again(rows, block, records), strict=True)
-        ]
+    again = {
+        variant: [msgspec.structs.replace(one, slices=record.slices) for record, one in zip(records, score_again(rows, block, records), strict=True)]
         for variant, records in found.items()
-    }  # fmt: skip
+    }
+    return with_model_scores(quality.task, again, rows.rows_by_id)[0]
 
 
 def _judged(
@@ -132,7 +131,7 @@ def _judged(
     """Every variant's verdicts; none without a judge."""
     if quality.judge is None:
         return {}
-    rows = {prompt.prompt_id: row for prompt, row in zip(held_out.prompts, held_out.rows, strict=True)}
+    rows = held_out.rows_by_id
     base, found = new.get("base"), {}
     for variant, records in new.items():
         progress.phase(f"judge {variant}")

@@ -33,6 +33,11 @@ class HeldOut:
     hashes: dict[str, str]
     seed: int
 
+    @property
+    def rows_by_id(self) -> dict[str, dict[str, object]]:
+        """The row of every sample."""
+        return {prompt.prompt_id: row for prompt, row in zip(self.prompts, self.rows, strict=True)}
+
 
 def prepare(quality: Quality, prompt: Prompt, decoding: Decoding) -> HeldOut:
     """Render the held-out file. Raises ScenarioError for rows that cannot be rendered or lack what the task needs.

@@ -27,7 +27,7 @@ from perfbench.errors import MissingPartError
 from perfbench.quality import labels as why
 from perfbench.quality.intervals import Array
 from perfbench.quality.qa import expected_text
-from perfbench.quality.rows import HeldOutRows, texts
+from perfbench.quality.rows import HeldOutRows, text, texts
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.quality import Translation
 
@@ -40,6 +40,8 @@ def scorer(task: Translation, rows: HeldOutRows) -> Scorer:
     """Ready to score the rows. Raises ScenarioError for rows without a reference, MissingPartError without sacrebleu."""
     _metrics(task.tokenizer)
     references = rows.column(task.expected, "quality.task.expected", texts)
+    if task.source is not None:
+        rows.column(task.source, "quality.task.source", text)
 
     def score_row(row: int, answer: Answered) -> Scored:
         return score(answer.output, references[row], task.pass_at, finish_reason=answer.finish_reason)

@@ -135,7 +135,7 @@ def _record(summary: Summary, manifest: Manifest) -> str:
         ("Chat template", "the model's own, applied by the server" if prompt.get("api", "chat") == "chat" else "none: plain completions"),
         ("Decoding", ", ".join(f"{key} {value}" for key, value in decoding.items() if value not in (None, [], ()))),
         ("Metric", str(quality.get("metric") or "the task's default") + (f", margin {quality['margin']}" if quality.get("margin") is not None else "")),
-        *((f"{metric} computed by", _without_folders(text, quality)) for metric, text in signature_lines(summary)),
+        *((f"{metric} computed by", _without_folder(text)) for metric, text in signature_lines(summary)),
         ("Tool and version", f"perfbench {manifest.perfbench_version}"),
         ("Hardware and backend", _machine(manifest)),
         ("Samples", ", ".join(f"{name}: {checked.n}" for name, checked in _checked(summary).items()) or "none"),
@@ -144,10 +144,10 @@ def _record(summary: Summary, manifest: Manifest) -> str:
     return "| | |\n|---|---|\n" + "\n".join(f"| {what} | {escape(value)} |" for what, value in lines)
 
 
-def _without_folders(text: str, quality: dict[str, Any]) -> str:
+def _without_folder(text: str) -> str:
     """A metric's settings with the name of its model's folder instead of the path."""
-    path = ((quality.get("task") or {}).get("bertscore") or {}).get("path")
-    return text.replace(str(path), PurePath(str(path)).name) if path else text
+    path, hashed, more = text.partition(", sha256 ")
+    return f"{PurePath(path).name}{hashed}{more}" if hashed else text
 
 
 def _with_revision(model: dict[str, Any] | None, manifest: Manifest, name: str) -> str:

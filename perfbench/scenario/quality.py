@@ -68,6 +68,17 @@ class BertScore(Strict):
     """File in bert-score's form (`LAYER,P,R,F`), by which scores are stretched to 0..1. Without one they crowd near 1, and a margin of 0.05 means little."""
 
 
+class Comet(Strict):
+    """A checkpoint of COMET, which says how good a translation is: the supporting metric `comet`. unbabel-comet computes it, in an environment of its own."""
+
+    python: Annotated[str, AfterValidator(plain_file)]
+    """The Python of an environment that has unbabel-comet."""
+    checkpoint: Annotated[str, AfterValidator(plain_file)]
+    """`FOLDER/checkpoints/model.ckpt` of a model as wmt22-comet-da, with its `hparams.yaml` in FOLDER."""
+    encoder: Annotated[str, AfterValidator(plain_file)]
+    """Folder with config and tokenizer of the encoder that the checkpoint was made from (xlm-roberta-large for wmt22-comet-da); its weights are not needed."""
+
+
 class Summarisation(Strict):
     """The answer is a summary."""
 
@@ -100,6 +111,16 @@ class Translation(Strict):
     """A sample passes at this sentence-level chrF."""
     bertscore: BertScore | None = None
     """A local encoder for `bertscore`; without it that metric is not computed."""
+    source: Column | None = None
+    """Column that holds the text to translate, for `comet`."""
+    comet: Comet | None = None
+    """A local checkpoint for the metric `comet`; without it that metric is not computed."""
+
+    @model_validator(mode="after")
+    def _source_for_comet(self) -> Self:
+        if self.comet is not None and self.source is None:
+            raise ValueError("`comet` reads the text that was to be translated; name its column as `source`")
+        return self
 
 
 class Chat(Strict):

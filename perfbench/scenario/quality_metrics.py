@@ -17,7 +17,7 @@ QUALITY_METRICS: dict[str, tuple[str, ...]] = {
     "qa": ("exact_match", "token_f1", "token_precision", "token_recall", "contains", "fuzzy"),
     "domain_qa": ("fact_recall", "answer_correctness", "token_f1"),
     "summarisation": ("coverage", "faithfulness", "rouge1", "rouge2", "rouge_l", "length_ok", "bertscore"),
-    "translation": ("chrf", "bleu", "sentence_chrf", "bertscore"),
+    "translation": ("chrf", "bleu", "sentence_chrf", "bertscore", "comet"),
     "chat": ("rubric_score", "win_rate", "human_score"),
     "instructions": ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose"),
     "coding": ("tests_pass", "pass_at_1", "test_share", "visible_pass"),
@@ -34,6 +34,7 @@ WEAK: dict[str, str] = {
     "rouge_l": "counts words in the same order as one reference; a summary can share them and say the opposite",
     "bleu": "counts words in common with the reference and hardly notices a wrong name or number",
     "bertscore": "measures how alike the words are in their contexts and hardly notices a wrong name, a wrong number or a `not`",
+    "comet": "is a model's opinion, which hardly notices a wrong name or number (Amrhein and Sennrich 2022)",
     "json_validity": "says that the answer can be parsed, not that it is right",
     "schema_validity": "says that the answer has the right form, not that it is right",
     "token_f1": "counts words in common with the right answer, wrong ones weigh little",
@@ -58,6 +59,7 @@ _NEEDS = {
     "length_ok": "max_words",
     "visible_pass": "visible_tests",
     "bertscore": "bertscore",
+    "comet": "comet",
 }
 """Metric -> the key of its task without which there is none."""
 _OF_RETRIEVAL = ("context_recall", "context_precision")

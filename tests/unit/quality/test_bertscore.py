@@ -142,8 +142,8 @@ def test_a_model_that_fails_leaves_its_metric_unrun_with_the_reason(monkeypatch:
     monkeypatch.setattr(bertscore, "score", fails)
     task = Summarisation.model_construct(bertscore=BertScore.model_construct(path="x", layer=1))
     records = {"base": [record("base", "a")]}
-    assert model_scores.with_model_scores(task, records)[0] == records
-    assert model_scores.with_model_scores(task, records)[1]["bertscore"].problem == "the process that computes it was killed, most likely for its memory"
+    assert model_scores.with_model_scores(task, records, {})[0] == records
+    assert model_scores.with_model_scores(task, records, {})[1]["bertscore"].problem == "the process that computes it was killed, most likely for its memory"
 
 
 def test_every_answer_that_can_be_right_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_every_answer_that_can_be_right_is_scored(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bertscore, "score", lambda settings, pairs, documents: given.append((pairs, documents)) or ([0.25, 0.5], "told"))
     task = Summarisation.model_construct(bertscore=BertScore.model_construct(path="x", layer=1))
     records = {"base": [record("base", None), record("base", "no", must_refuse=True)], "adapter": [record("adapter", "c")], "merged": []}
-    found, how = model_scores.with_model_scores(task, records)
+    found, how = model_scores.with_model_scores(task, records, {})
     assert given == [([bertscore.Pair("", ["a", "b"]), bertscore.Pair("c", ["a", "b"])], ["a", "b"])]
     assert [one.scores for part in found.values() for one in part] == [{"rouge1": 1, "bertscore": 0.25}, {"rouge1": 1}, {"rouge1": 1, "bertscore": 0.5}]
     assert [*found] == [*records]
