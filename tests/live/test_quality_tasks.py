@@ -33,7 +33,7 @@ def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scen
         update={
             "data": shipped.quality.data.model_copy(update={"limit": rows}),
             "max_tokens": min(tokens, shipped.quality.max_tokens),
-            "judge": Judge(url=url, model="base", retries=1, max_tokens=96) if judged else None,
+            "judge": Judge(url=url, model="base", retries=1, max_tokens=48) if judged else None,
         }
     )
     first = shipped.load.stages[0]
@@ -53,7 +53,7 @@ def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scen
 def test_a_task_from_question_to_verdict(name: str, demo_server: Server, tmp_path: Path) -> None:
     scenario = against(name, demo_server.url)
     assert scenario.quality is not None
-    folder = run_scenario(scenario, scenario_file=None, parent=tmp_path, quiet=True, measure_floor=False)
+    folder = run_scenario(scenario, scenario_file=None, parent=tmp_path, quiet=True, check_reference=False, measure_floor=False)
     summary = folder.summary()
     base, adapter = (summary.variants[variant].quality for variant in ("base", "adapter"))
     assert base is not None

@@ -18,6 +18,7 @@ from perfbench.results import RunFolder
 from perfbench.run import run_scenario
 from perfbench.scenario import Scenario, load_scenario
 from perfbench.scenario.model import Decoding, Endpoint
+from perfbench.scenario.output import Output
 from perfbench.scenario.short_form import short_form
 from perfbench.serve.server import Server, installed_vllm
 
@@ -41,7 +42,7 @@ def served(demo_server: Server) -> dict[str, Endpoint]:
 
 
 def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
-    """The scenario with its variants as endpoints of the running server; only the last variant, to save time."""
+    """The scenario with its variants as endpoints of the running server; only the last variant, few streams and short answers, to save time."""
     variant = scenario.variants[-1]
     stages = tuple(
         stage.model_copy(
@@ -50,6 +51,7 @@ def against(scenario: Scenario, served: dict[str, Endpoint]) -> Scenario:
                 "duration_s": min(stage.duration_s, 1.5),
                 "drain_s": 30.0,
                 "concurrency": None if stage.concurrency is None else min(stage.concurrency, 2),
+                "output": stage.output if stage.output.fixed is None else Output(fixed=min(stage.output.fixed, 12)),
             }
         )
         for stage in scenario.load.stages
