@@ -21,7 +21,7 @@ import polars as pl
 
 from perfbench.analyse.experiment import Experiment
 from perfbench.analyse.slo import good, judgeable, slo_result
-from perfbench.analyse.stages import together
+from perfbench.analyse.stages import rate_together
 from perfbench.analyse.stats import Interval
 from perfbench.analyse.trials import AnalysedTrial
 from perfbench.analyse.window import ended_in_window, window_s
@@ -116,9 +116,7 @@ def _mean(requests: pl.DataFrame, column: str) -> float | None:
 
 def _rate_interval(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Interval:
     """Of the rate at which good requests end, each repeat a cluster."""
-    name = "goodput_per_s" if experiment.slo else "requests_per_s"
-    rates = [trial.summary.rates for trial in trials]
-    found = together([one.intervals.get(name, Estimate(value=getattr(one, name))) for one in rates])
+    found = rate_together("goodput_per_s" if experiment.slo else "requests_per_s", trials)
     return Interval(found.ci95_low, found.ci95_high)
 
 

@@ -22,12 +22,11 @@ figures come from benchmarks/statistics (RESULTS.md there: coverage on queues at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from perfbench.analyse.stats import DISAGREE_P, NO_INTERVAL, Z975, Floats, Interval, student_t975
+from perfbench.analyse.stats import NO_INTERVAL, Z975, Floats, Interval, student_t975
 
 CLOSED_BATCHES = 8
 OPEN_BATCHES = 5
@@ -161,43 +160,6 @@ def _slices(ended: int, given: Dependence) -> int:
     if ended < MIN_ENDED_A_STREAM * given.streams:
         return 0
     return min(given.batches, max(LEAST_SLICES, int(ended / (ENDED_A_SLICE * given.streams))))
-
-
-def over_repeats(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
-    """95% interval of the mean over repeats, each a cluster: what is uncertain inside each, and what changes from one repeat to the next.
-
-    The repeats' own spread comes on top of the uncertainty inside them (which it holds too: the sum is careful). Where they disagree by more than that, they
-    are what the interval rests on, so Student's t for so few widens it. Repeats without an interval of their own are independent all the same: three or more of
-    them carry one.
-    """
-    count = len(values)
-    if count == 0:
-        return NO_INTERVAL
-    centre, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if count > 1 else 0.0
-    halves = [(high - low) / 2 for low, high in intervals if low is not None and high is not None]
-    if len(halves) < count:
-        if count < 3:
-            return NO_INTERVAL
-        half = student_t975(count - 1) * spread / math.sqrt(count)
-        return Interval(centre - half, centre + half)
-    if count == 1:
-        return intervals[0]
-    inner = math.sqrt(float(np.mean(np.square(halves))) / count)
-    between = (student_t975(count - 1) if _disagree(spread, halves, count) else Z975) * spread / math.sqrt(count)
-    half = math.hypot(inner, between)
-    # One-sided lengths keep the skew that a single trial's interval has.
-    down = float(np.mean([value - (low or 0.0) for value, (low, _) in zip(values, intervals, strict=True)]))
-    up = float(np.mean([(high or 0.0) - value for value, (_, high) in zip(values, intervals, strict=True)]))
-    scale = half / ((down + up) / 2) if down + up > 0 else 0.0
-    return Interval(centre - (down * scale if scale else half), centre + (up * scale if scale else half))
-
-
-def _disagree(spread: float, halves: Sequence[float], count: int) -> bool:
-    """F test of the repeats' spread against what their own intervals allow, at the level at which Bancroft (1964) pools variances."""
-    from scipy.special import fdtrc
-
-    noise = float(np.mean(np.square(halves))) / student_t975(CLOSED_BATCHES - 1) ** 2
-    return spread > 0 and (noise == 0 or bool(fdtrc(count - 1, count * (CLOSED_BATCHES - 1), spread**2 / noise) < DISAGREE_P))
 
 
 def _edges(n: int, batches: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -18,7 +18,7 @@ left and right are two servers and 0 where they are one. The rest, c - g / R, is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 START_SD = {"closed": 0.015, "open": 0.045}
@@ -26,6 +26,10 @@ START_SD = {"closed": 0.015, "open": 0.045}
 CLOSED_TTFT_SD = 0.03
 """The time to the first token varies more, where nothing else waits before it."""
 MEMORY_SD = 0.01
+REPEAT_SD = 0.004
+"""Standard deviation between repeats of one start, beyond what their requests show: 0.3% of a time per token on the demo, nothing of other times."""
+NOT_THE_SERVERS = ("prompt_tokens", "output_tokens", "send_lag_s")
+"""How fast a server is does not change them."""
 START_DEGREES = 8.0
 """By simulation: where starts differ by twice as much as is allowed for, still fewer than 5% of comparisons of the same thing claim a difference."""
 
@@ -52,6 +56,16 @@ def start_sd(metric: str, arrival: str) -> float:
     if arrival != "closed":
         return START_SD["open"]
     return CLOSED_TTFT_SD if metric.startswith("ttft") else START_SD["closed"]
+
+
+def repeat_sd(metric: str, arrival: str, starts: Collection[str | None]) -> float:
+    """What repeats of a figure differ by, as a share of it, beyond what their requests show; `starts` are those that answered them, None where not known.
+
+    The rate of an open loop is the schedule's, or, beyond capacity, the server's as in closed loop: no queue multiplies it.
+    """
+    if len(set(starts)) < 2 or metric in NOT_THE_SERVERS:
+        return REPEAT_SD
+    return start_sd(metric, "closed" if metric in ("requests_per_s", "output_tokens_per_s") else arrival)
 
 
 def start_variance(labels: Sequence[tuple[str, str]], sd: float) -> StartVariance:

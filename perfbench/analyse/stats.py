@@ -32,8 +32,6 @@ TIME_BATCHES = 8
 MIN_BLOCKS = 3
 """Two cannot show how blocks differ."""
 REPLICATES = 2000
-DISAGREE_P = 0.25
-"""Repeats are treated as alike only where there is no sign of the contrary: the level at which Bancroft (1964) pools variances."""
 Z975 = 1.959963984540054
 
 

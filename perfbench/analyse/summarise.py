@@ -7,6 +7,7 @@ sentence says why.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -149,7 +150,7 @@ def analyse_trials(
     folder: RunFolder, manifest: Manifest, experiment: Experiment, telemetry: Telemetry, servers: Mapping[str, ServerInfo]
 ) -> list[AnalysedTrial]:
     """All finished trials in the order of the plan, then the probes of searches."""
-    outcomes = trial_outcomes(folder)
+    outcomes, starts = trial_outcomes(folder), server_starts(folder)
     requests = read_requests(folder, outcomes)
     analysed = []
     for plan in (*manifest.trials, *folder.probes()):
@@ -170,7 +171,7 @@ def analyse_trials(
             shares_prefix=experiment.shares_prefix or (plan.stage in manifest.traces and manifest.traces[plan.stage].shares_prefixes),
             floor=manifest.client_floor,
         )
-        analysed.append(_trial(folder, plan, given, experiment))
+        analysed.append(replace(_trial(folder, plan, given, experiment), start=starts.get(plan.trial)))
     return analysed
 
 
@@ -231,7 +232,7 @@ def _variant(
     memory = memory_summary(variant, server, windows=windows, telemetry=telemetry, experiment=experiment, models=manifest.models, lengths=_lengths(mine))
     return VariantSummary(
         trials=[trial.summary for trial in mine],
-        stages=stage_summaries([trial.summary for trial in mine]),
+        stages=stage_summaries(mine),
         memory=memory,
         cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant, edges=edge_results(probes, found, experiment)),
         quality=decided(folder, quality, variant, experiment),

@@ -29,6 +29,8 @@ class AnalysedTrial:
     outcome: TrialOutcome
     requests: pl.DataFrame
     summary: TrialSummary
+    start: str | None = None
+    """Of the server that answered it (`window.server_starts`); None where that is not known."""
 
     @property
     def usable(self) -> bool:

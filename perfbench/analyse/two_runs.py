@@ -61,12 +61,13 @@ def finished_run(path: str | Path) -> FinishedRun:
     requests = read_requests(folder, outcomes)
     told = {(variant, trial.stage, trial.repeat): trial for variant, found in summary.variants.items() for trial in found.trials}
     keys = {plan.trial: (plan.variant, plan.stage, plan.repeat) for plan in manifest.trials}
+    starts = server_starts(folder)
     trials = {
-        keys[plan.trial]: AnalysedTrial(plan, outcomes[plan.trial], requests[plan.trial], told[keys[plan.trial]])
+        keys[plan.trial]: AnalysedTrial(plan, outcomes[plan.trial], requests[plan.trial], told[keys[plan.trial]], starts.get(plan.trial))
         for plan in manifest.trials
         if plan.trial in outcomes and keys[plan.trial] in told
     }
-    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment), server_starts(folder))
+    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment), starts)
 
 
 def check_comparable(baseline: FinishedRun, run: FinishedRun, allow: Collection[str]) -> list[Unlike]:

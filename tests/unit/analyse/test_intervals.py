@@ -16,11 +16,10 @@ from perfbench.analyse.intervals import (
     correlation_time,
     dependence,
     mean_interval,
-    over_repeats,
     percentile_interval,
     rate_interval,
 )
-from perfbench.analyse.stats import Interval, percentile, student_t975
+from perfbench.analyse.stats import percentile, student_t975
 
 CLOSED = dependence(closed=True, in_flight=np.empty(0))
 ANY = Dependence(batches=8, queue_time=1.0, needed=1.0)
@@ -168,36 +167,3 @@ def test_coverage_on_independent_and_on_correlated_series(percent: int | None) -
             hits += low <= truth <= high
     assert given_count > 330
     assert 0.917 <= hits / given_count <= 0.99
-
-
-def test_repeats_agree_or_disagree() -> None:
-    """Alike: narrower than one. Apart by far more than each allows: Student's t with one degree of freedom. One alone is itself."""
-    one = Interval(0.9, 1.1)
-    assert over_repeats([1.0], [one]) == one
-    low, high = over_repeats([1.0, 1.0], [one, one])
-    assert (low, high) == pytest.approx((1 - 0.1 / np.sqrt(2), 1 + 0.1 / np.sqrt(2)))
-    low, high = over_repeats([1.0, 3.0], [one, Interval(2.9, 3.1)])
-    assert low is not None and high is not None
-    assert (high - low) / 2 == pytest.approx(student_t975(1) * np.sqrt(2) / np.sqrt(2), rel=0.01)
-
-
-def test_three_repeats_carry_an_interval_that_none_has_alone() -> None:
-    nothing = Interval(None, None)
-    assert over_repeats([1.0, 2.0], [nothing, nothing]) == nothing
-    low, high = over_repeats([1.0, 2.0, 3.0], [nothing] * 3)
-    assert (low, high) == pytest.approx((2 - student_t975(2) / np.sqrt(3), 2 + student_t975(2) / np.sqrt(3)))
-    assert over_repeats([], []) == nothing
-
-
-def test_over_repeats_covers_with_and_without_an_effect_of_the_repeat() -> None:
-    """1000 runs of 3 repeats, each with noise of 1 and an effect of 0, 1 or 4 of its own: at least 93% hold the truth."""
-    rng = np.random.default_rng(8)
-    for effect in (0.0, 1.0, 4.0):
-        hits = 0
-        for _ in range(1000):
-            values = rng.normal(size=3) * effect + rng.normal(size=3)
-            half = student_t975(7) * np.sqrt(rng.chisquare(7, 3) / 7)
-            low, high = over_repeats(values.tolist(), [Interval(value - one, value + one) for value, one in zip(values, half, strict=True)])
-            assert low is not None and high is not None
-            hits += low <= 0 <= high
-        assert hits / 1000 >= 0.93, effect
