@@ -28,7 +28,7 @@ CLOSED_TTFT_SD = 0.03
 MEMORY_SD = 0.01
 REPEAT_SD = 0.004
 """Standard deviation between repeats of one start, beyond what their requests show: 0.3% of a time per token on the demo, nothing of other times."""
-NOT_THE_SERVERS = ("prompt_tokens", "output_tokens", "send_lag_s")
+LENGTHS = ("prompt_tokens", "output_tokens")
 """How fast a server is does not change them."""
 START_DEGREES = 8.0
 """By simulation: where starts differ by twice as much as is allowed for, still fewer than 5% of comparisons of the same thing claim a difference."""
@@ -61,11 +61,10 @@ def start_sd(metric: str, arrival: str) -> float:
 def repeat_sd(metric: str, arrival: str, starts: Collection[str | None]) -> float:
     """What repeats of a figure differ by, as a share of it, beyond what their requests show; `starts` are those that answered them, None where not known.
 
-    The rate of an open loop is the schedule's, or, beyond capacity, the server's as in closed loop: no queue multiplies it.
+    What starts of the server change, where there were several; not of what the client decides, as the rates of an open loop.
     """
-    if len(set(starts)) < 2 or metric in NOT_THE_SERVERS:
-        return REPEAT_SD
-    return start_sd(metric, "closed" if metric in ("requests_per_s", "output_tokens_per_s") else arrival)
+    clients = (*LENGTHS, "send_lag_s") if arrival == "closed" else (*LENGTHS, "send_lag_s", "requests_per_s", "output_tokens_per_s")
+    return REPEAT_SD if len(set(starts)) < 2 or metric in clients else start_sd(metric, arrival)
 
 
 def start_variance(labels: Sequence[tuple[str, str]], sd: float) -> StartVariance:

@@ -134,7 +134,8 @@ def test_repeats_that_differ_as_usual_are_covered(repeats: int, inside: float) -
     [
         ("tpot_s", "closed", ["a", "a"], REPEAT_SD), ("tpot_s", "closed", [None, None], REPEAT_SD), ("tpot_s", "closed", ["a", "b"], START_SD["closed"]),
         ("ttft_s", "closed", ["a", "b", "b"], 0.03), ("ttft_s", "poisson", ["a", "b"], START_SD["open"]),
-        ("goodput_per_s", "poisson", ["a", "b"], START_SD["open"]), ("requests_per_s", "poisson", ["a", "b"], START_SD["closed"]),
+        ("goodput_per_s", "poisson", ["a", "b"], START_SD["open"]), ("requests_per_s", "poisson", ["a", "b"], REPEAT_SD),
+        ("requests_per_s", "closed", ["a", "b"], START_SD["closed"]),
         ("output_tokens", "closed", ["a", "b"], REPEAT_SD),
     ],
 )  # fmt: skip
