@@ -23,7 +23,7 @@ from perfbench.analyse.memory import memory_summary
 from perfbench.analyse.memory_differences import MemoryReadings
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.slo import slo_result
-from perfbench.analyse.stages import stage_summaries, together
+from perfbench.analyse.stages import rate_together, stage_summaries
 from perfbench.analyse.steady import kept, steady_state
 from perfbench.analyse.telemetry import Telemetry
 from perfbench.analyse.trials import AnalysedTrial, adapter_summaries, dependence_of, energy_summary, metric_summaries, rates, request_counts
@@ -114,7 +114,7 @@ def recomputed(folder: RunFolder, tool: str) -> list[Recomputed]:
 
 def _stage_requests(variant: str, stage: str, trials: Sequence[AnalysedTrial]) -> StageRequests:
     chosen = [(trial.plan.trial, scheduled_in_window(trial.outcome)) for trial in trials]
-    goodput = together([Estimate(value=trial.summary.rates.goodput_per_s) for trial in trials]).value
+    goodput = rate_together("goodput_per_s", trials).value
     return StageRequests(variant, stage, chosen, goodput)
 
 
