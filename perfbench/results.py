@@ -1,4 +1,4 @@
-"""The run folder (DESIGN 7): the only file that knows where things lie and in which form.
+"""The run folder (DESIGN 7): the only file that knows where things lie. `result_tables` holds the form of its tables.
 
     manifest.json  prompts.jsonl  journal.jsonl  summary.json  report.html  report.md  [plan.json  plan.md]
     schedules/<stage>.r<repeat>.parquet     arrival times, the same for every variant
@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 import msgspec
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from perfbench.errors import RunFolderError
 from perfbench.records import (
@@ -40,77 +39,29 @@ from perfbench.records import (
     Manifest,
     Plan,
     QualityRecord,
-    Record,
     Sample,
     Summary,
     TokenAnswer,
     TrialPlan,
 )  # fmt: skip
+from perfbench.result_tables import (
+    JUDGED_SCHEMA,
+    RECORD_SCHEMA,
+    SAMPLE_SCHEMA,
+    TOKEN_SCHEMA,
+    read_quality,
+    read_rows,
+    scan,
+    write_quality,
+    write_rows,
+    write_samples,
+    write_table,
+)
 from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _INTERRUPTED = re.compile(r"\.interrupted-\d+\.parquet$")
-
-_RECORD_SCHEMA = pa.schema(
-    [
-        ("request_id", pa.string()), ("trial", pa.string()), ("variant", pa.string()), ("worker", pa.int32()), ("prompt_id", pa.string()),
-        ("scheduled_ns", pa.int64()), ("sent_ns", pa.int64()), ("first_token_ns", pa.int64()), ("last_token_ns", pa.int64()), ("end_ns", pa.int64()),
-        ("chunk_ns", pa.list_(pa.int64())), ("chunk_tokens", pa.list_(pa.int32())),
-        ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()), ("cached_tokens", pa.int32()),
-        ("status", pa.string()), ("error", pa.string()), ("error_message", pa.string()), ("http_status", pa.int32()), ("finish_reason", pa.string()),
-        ("stamp", pa.string()), ("coalesced_reads", pa.int32()), ("bytes_received", pa.int64()), ("output_text", pa.string()),
-        ("adapter", pa.string()),
-    ]
-)  # fmt: skip
-_SAMPLE_SCHEMA = pa.schema(
-    [("t_ns", pa.int64()), ("source", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("unit", pa.string()), ("labels", pa.string())]
-)
-_QUALITY_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()), ("variant", pa.string()), ("prompt", pa.string()), ("prompt_sha256", pa.string()), ("expected", pa.string()),
-        ("output", pa.string()), ("error", pa.string()), ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
-        ("scores", pa.string()), ("passed", pa.bool_()), ("label", pa.string()), ("contaminated", pa.bool_()),
-        ("template_sha256", pa.string()), ("decoding_sha256", pa.string()), ("seed", pa.int64()), ("slices", pa.string()), ("group", pa.string()),
-        ("must_refuse", pa.bool_()), ("details", pa.string()), ("attempts", pa.list_(pa.string())),
-    ]
-)  # fmt: skip
-_JUDGED_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()), ("variant", pa.string()), ("kind", pa.string()), ("first", pa.string()), ("prompt", pa.string()),
-        ("answer", pa.string()), ("verdict", pa.string()), ("score", pa.float64()), ("reason", pa.string()), ("problem", pa.string()),
-        ("retries", pa.int32()), ("error", pa.string()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32()),
-    ]
-)  # fmt: skip
-_TOKEN_SCHEMA = pa.schema(
-    [
-        ("prompt_id", pa.string()), ("prompt_sha256", pa.string()), ("output", pa.string()), ("token_ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float64())), ("runner_up_ids", pa.list_(pa.int32())), ("runner_up_logprobs", pa.list_(pa.float64())),
-    ]
-)  # fmt: skip
-_QUALITY_MAPPINGS = ("scores", "slices", "details")
-"""Columns of quality records that hold JSON text."""
-
-
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write records as Parquet, whole or not at all."""
-    _write_table(path, pa.Table.from_pylist([msgspec.structs.asdict(record) for record in records], schema=_RECORD_SCHEMA))
-
-
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Write samples as Parquet, whole or not at all; labels become JSON text with sorted keys."""
-    rows = [{**msgspec.structs.asdict(sample), "labels": _json_text(sample.labels)} for sample in samples]
-    _write_table(path, pa.Table.from_pylist(rows, schema=_SAMPLE_SCHEMA))
-
-
-def _json_text(value: object) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    pq.write_table(table, part, compression="zstd")
-    part.replace(path)
 
 
 class RunFolder:
@@ -209,7 +160,7 @@ class RunFolder:
     def write_schedule(self, stage: str, repeat: int, offsets_ns: Sequence[int]) -> Path:
         """Arrival times of an open-loop stage, ns after its start, the same for every variant."""
         path = self.schedule_path(stage, repeat)
-        _write_table(path, pa.table({"offset_ns": pa.array(offsets_ns, pa.int64())}))
+        write_table(path, pa.table({"offset_ns": pa.array(offsets_ns, pa.int64())}))
         return path
 
     @contextmanager
@@ -249,12 +200,12 @@ class RunFolder:
         """All records, one row a request (DESIGN 7.1), of finished trials, or of the ones that were cut off."""
         files = sorted((self.path / "requests").glob("*.parquet"))
         chosen = [file for file in files if bool(_INTERRUPTED.search(file.name)) == interrupted]
-        return _scan(chosen, _RECORD_SCHEMA)
+        return scan(chosen, RECORD_SCHEMA)
 
     def records_of(self, trial: str) -> pl.LazyFrame:
         """Records of one finished trial: its own files alone are looked at."""
         files = sorted(path for path in (self.path / "requests").glob("*.parquet") if re.fullmatch(re.escape(trial) + r"\.w\d+\.parquet", path.name))
-        return _scan(files, _RECORD_SCHEMA)
+        return scan(files, RECORD_SCHEMA)
 
     # -- telemetry
 
@@ -272,32 +223,23 @@ class RunFolder:
 
     def samples(self) -> pl.LazyFrame:
         """All telemetry: t_ns, source, name, value, unit, labels (JSON text)."""
-        return _scan(sorted((self.path / "telemetry").glob("*.parquet")), _SAMPLE_SCHEMA)
+        return scan(sorted((self.path / "telemetry").glob("*.parquet")), SAMPLE_SCHEMA)
 
     # -- quality and servers
 
     def write_quality(self, variant: str, records: Sequence[QualityRecord]) -> None:
-        rows = [
-            {**msgspec.structs.asdict(record), **{name: _json_text(getattr(record, name)) for name in _QUALITY_MAPPINGS}} for record in records
-        ]
-        _write_table(self.path / "quality" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_QUALITY_SCHEMA))
+        write_quality(self.path / "quality" / f"{variant}.parquet", records)
 
     def quality(self, variant: str) -> list[QualityRecord]:
-        path = self.path / "quality" / f"{variant}.parquet"
-        if not path.is_file():
-            return []
-        rows = pq.read_table(path).to_pylist()
-        return [msgspec.convert({**row, **{name: msgspec.json.decode(row[name]) for name in _QUALITY_MAPPINGS if name in row}}, QualityRecord) for row in rows]
+        return read_quality(self.path / "quality" / f"{variant}.parquet")
 
     def write_token_answers(self, variant: str, answers: Sequence[TokenAnswer]) -> None:
         """Greedy answers token by token, for merge fidelity."""
         (self.path / "fidelity").mkdir(exist_ok=True)
-        rows = [msgspec.structs.asdict(answer) for answer in answers]
-        _write_table(self.path / "fidelity" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_TOKEN_SCHEMA))
+        write_rows(self.path / "fidelity" / f"{variant}.parquet", answers, TOKEN_SCHEMA)
 
     def token_answers(self, variant: str) -> list[TokenAnswer]:
-        path = self.path / "fidelity" / f"{variant}.parquet"
-        return [msgspec.convert(row, TokenAnswer) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
+        return read_rows(self.path / "fidelity" / f"{variant}.parquet", TokenAnswer)
 
     def add_foreign(self, results: Sequence[ForeignResult]) -> None:
         """Keep what other tools measured; a file that is imported again replaces what it gave before."""
@@ -327,13 +269,11 @@ class RunFolder:
         return self.quality(f"under_load/{variant}")
 
     def write_judged(self, variant: str, verdicts: Sequence[JudgeRecord]) -> None:
-        rows = [msgspec.structs.asdict(verdict) for verdict in verdicts]
-        _write_table(self.path / "quality" / "judged" / f"{variant}.parquet", pa.Table.from_pylist(rows, schema=_JUDGED_SCHEMA))
+        write_rows(self.path / "quality" / "judged" / f"{variant}.parquet", verdicts, JUDGED_SCHEMA)
 
     def judged(self, variant: str) -> list[JudgeRecord]:
         """The judge's verdicts on a variant; empty where it has not been judged."""
-        path = self.path / "quality" / "judged" / f"{variant}.parquet"
-        return [msgspec.convert(row, JudgeRecord) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
+        return read_rows(self.path / "quality" / "judged" / f"{variant}.parquet", JudgeRecord)
 
     def write_human_labels(self, labels: Sequence[HumanLabel]) -> None:
         self._write_bytes(self.path / "quality" / "human.jsonl", b"".join(msgspec.json.encode(label) + b"\n" for label in labels))
@@ -391,19 +331,6 @@ class RunFolder:
         part = path.with_suffix(path.suffix + ".part")
         part.write_bytes(data)
         part.replace(path)
-
-
-def _scan(files: Sequence[Path], schema: pa.Schema) -> pl.LazyFrame:
-    if not files:
-        return _empty(schema).lazy()
-    # Runs of earlier versions lack columns that were added since: their rows have none there.
-    return pl.scan_parquet(list(files), schema=_empty(schema).schema, missing_columns="insert")
-
-
-def _empty(schema: pa.Schema) -> pl.DataFrame:
-    frame = pl.from_arrow(schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def find_runs(parent: Path) -> Iterator[Path]:

@@ -40,7 +40,8 @@ from perfbench.manifest import check_unchanged, describe_run
 from perfbench.prepare import Prepared, prepare
 from perfbench.records import TrialPlan
 from perfbench.report.progress import RunProgress, trial_detail
-from perfbench.results import RunFolder, write_records
+from perfbench.result_tables import write_records
+from perfbench.results import RunFolder
 from perfbench.sample import Sampler, SampleTarget
 from perfbench.saturation import SaturationWatch, why_skipped
 from perfbench.scenario import Scenario

@@ -47,7 +47,8 @@ from perfbench.records import (
     VariantPlan,
     VariantSummary,
 )
-from perfbench.results import RunFolder, write_records, write_samples
+from perfbench.result_tables import write_records, write_samples
+from perfbench.results import RunFolder
 
 VARIANTS = ("base", "base+lora", "adapter", "merged")
 SERVERS = {"base": "plain", "base+lora": "lora", "adapter": "lora", "merged": "merged"}

@@ -55,7 +55,7 @@ def save_records(spec: TrialSpec, outcome: TrialOutcome) -> TrialOutcome:
 
 
 def _save(spec: TrialSpec, worker: int, ahead_ns: int) -> list[Record]:
-    from perfbench.results import write_records
+    from perfbench.result_tables import write_records
 
     files = spec.files_of(worker)
     spool = Path(files.spool_path)

@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from perfbench.records import Sample
-from perfbench.results import RunFolder, write_samples
+from perfbench.result_tables import write_samples
+from perfbench.results import RunFolder
 from perfbench.sample.host import HostReader
 from perfbench.sample.nvml import Gpus
 from perfbench.sample.processes import ProcessGroups

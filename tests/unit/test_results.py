@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from perfbench.errors import RunFolderError
 from perfbench.records import QualityRecord, Record, Sample
-from perfbench.results import RunFolder, write_records, write_samples
+from perfbench.result_tables import write_records, write_samples
+from perfbench.results import RunFolder
 from perfbench.spool import Spool, read_spool
 
 

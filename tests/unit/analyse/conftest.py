@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from perfbench.records import SCHEMA_VERSION, Manifest, ModelInfo, QualityRecord, Record, Sample, ServerInfo, TrialOutcome, TrialPlan
-from perfbench.results import RunFolder, write_records, write_samples
+from perfbench.result_tables import write_records, write_samples
+from perfbench.results import RunFolder
 
 T0_NS = 1_000_000_000_000
 WARMUP_S, WINDOW_S = 2.0, 10.0

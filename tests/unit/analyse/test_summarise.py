@@ -56,7 +56,7 @@ def test_a_run_in_which_nothing_has_finished(run: Any) -> None:
 
 def test_a_trial_that_has_not_finished_makes_the_run_invalid(run: Any, record: Any) -> None:
     """Its records are there, the journal does not name it."""
-    from perfbench.results import write_records
+    from perfbench.result_tables import write_records
 
     run.manifest(["adapter.one.r0", "adapter.one.r1"], variants=["adapter"])
     _trial(run, record, "adapter.one.r0")
@@ -85,7 +85,7 @@ def test_an_endpoint_alone(run: Any, record: Any) -> None:
 
 
 def test_several_workers_of_one_trial_are_one_trial(run: Any, record: Any) -> None:
-    from perfbench.results import write_records
+    from perfbench.result_tables import write_records
 
     run.manifest(["adapter.one.r0"], variants=["adapter"])
     _trial(run, record, "adapter.one.r0")

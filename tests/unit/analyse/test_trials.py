@@ -123,7 +123,7 @@ def test_slo_on_time_per_token_needs_usage(run: Any, record: Any) -> None:
 
 
 def test_records_of_interrupted_trials_are_left_out(run: Any, record: Any) -> None:
-    from perfbench.results import write_records
+    from perfbench.result_tables import write_records
 
     write_records(run.folder.interrupted_path(run.folder.spool_path(TRIAL, 0)), [record(TRIAL, 4.0, ttft=7.0)])
     assert _summarised(run, [record(TRIAL, 3.0)]).metrics["ttft_s"].mean == pytest.approx(0.5)
