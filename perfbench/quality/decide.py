@@ -242,7 +242,7 @@ def _not_at_the_floor(gate: GateSummary, own: Estimate | None) -> GateSummary:
     base = max(0.0, own.value - gate.difference.value)
     if max(base, own.value) > gate.margin:
         return gate
-    reason = f"{gate.metric} is {base:.3f} for base and {own.value:.3f} here: within the margin of 0 nothing can be worse by it, so neither does the task"
+    reason = f"neither base nor this variant does the task: {gate.metric} is {base:.3f} and {own.value:.3f}, no more than the margin of {gate.margin:.3f}"
     return msgspec.structs.replace(gate, verdict="inconclusive", reason=reason, n_to_decide=None)
 
 

@@ -134,7 +134,7 @@ def _record(summary: Summary, manifest: Manifest) -> str:
         ("Prompt template", _template(prompt)),
         ("Chat template", "the model's own, applied by the server" if prompt.get("api", "chat") == "chat" else "none: plain completions"),
         ("Decoding", ", ".join(f"{key} {value}" for key, value in decoding.items() if value not in (None, [], ()))),
-        ("Metric", str(quality.get("metric") or "the task's default") + (f", margin {quality['margin']}" if quality.get("margin") is not None else "")),
+        ("Metric", _metrics(quality)),
         *((f"{metric} computed by", _without_folder(text)) for metric, text in signature_lines(summary)),
         ("Tool and version", f"perfbench {manifest.perfbench_version}"),
         ("Hardware and backend", _machine(manifest)),
@@ -142,6 +142,14 @@ def _record(summary: Summary, manifest: Manifest) -> str:
         ("Prompts sha256", manifest.hashes.get("quality_prompts", "none")),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {what} | {escape(value)} |" for what, value in lines)
+
+
+def _metrics(quality: dict[str, Any]) -> str:
+    """What decides, each with its margin."""
+    if not quality:
+        return "none"
+    gates = quality.get("metrics") or [{"metric": quality.get("metric") or "the task's default"}]
+    return "; ".join(f"{gate['metric']}, margin {gate.get('margin') or quality['margin']}" for gate in gates)
 
 
 def _without_folder(text: str) -> str:

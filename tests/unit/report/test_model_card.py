@@ -34,6 +34,14 @@ def test_the_hub_reads_the_results_that_the_summary_holds(folder: RunFolder) -> 
     assert all(result.metric_args["n"] > 0 for result in read.values())
 
 
+def test_every_metric_that_decides_is_named_with_its_margin(folder: RunFolder) -> None:
+    manifest = folder.manifest()
+    gates = [{"metric": "accuracy", "margin": None}, {"metric": "macro_f1", "margin": 0.2}]
+    quality = {**manifest.scenario["quality"], "metric": None, "metrics": gates, "margin": 0.1}
+    several = msgspec.structs.replace(manifest, scenario={**manifest.scenario, "quality": quality})
+    assert "| Metric | accuracy, margin 0.1; macro\\_f1, margin 0.2 |" in render_model_card(folder.summary(), several)
+
+
 def test_every_line_of_the_record_is_there(folder: RunFolder) -> None:
     text = render_model_card(folder.summary(), folder.manifest())
     for line in (
