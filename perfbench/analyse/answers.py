@@ -1,4 +1,4 @@
-"""What the spot-check of a run comes to: every variant's records with what judges and people said, its verdict, and whether adapter and merged are the same."""
+"""What the spot-check of a run comes to: every variant's records with what judges and people said, and its verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perfbench.analyse.experiment import Experiment
-from perfbench.records import Equivalence, ModelScored, QualityRecord, QualitySummary, UnderLoad
+from perfbench.records import ModelScored, QualityRecord, QualitySummary, UnderLoad
 from perfbench.results import RunFolder
 
 
@@ -45,16 +45,3 @@ def busy_and_idle(folder: RunFolder, experiment: Experiment) -> list[UnderLoad]:
     from perfbench.quality.under_load import under_load
 
     return [one for variant in experiment.variants for one in under_load(folder.under_load(variant), experiment.quality)]
-
-
-def equivalence(answers: Mapping[str, Sequence[QualityRecord]], experiment: Experiment) -> Equivalence | None:
-    """Adapter and merged should answer alike; None where a run has not checked both, or they cannot be compared."""
-    adapter, merged = answers.get("adapter"), answers.get("merged")
-    if experiment.quality is None or not adapter or not merged:
-        return None
-    from perfbench.quality.equivalence import equivalent
-
-    try:
-        return equivalent(adapter, merged, experiment.quality)
-    except ValueError:
-        return None

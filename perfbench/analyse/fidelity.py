@@ -49,9 +49,9 @@ def fidelity(folder: RunFolder, manifest: Manifest, experiment: Experiment, qual
 
 
 def merged_dtypes(manifest: Manifest) -> dict[str, str | None]:
-    """Merged variant -> type of its weights."""
+    """Merged variant -> type of its weights; None where that is not known, as of an endpoint."""
     variations: Mapping[str, Mapping[str, object]] = manifest.scenario.get("variations") or {}
-    names = [name for name in manifest.scenario.get("variants") or () if name == "merged"]
+    names = [name for name in (*(manifest.scenario.get("variants") or ()), *(manifest.scenario.get("endpoints") or ())) if name == "merged"]
     names += [name for name, variation in variations.items() if variation.get("of") == "merged"]
     return {name: model.dtype if (model := manifest.models.get(name, manifest.models.get("merged"))) is not None else None for name in names}
 
@@ -65,13 +65,13 @@ def _by_task(left: Sequence[QualityRecord], right: Sequence[QualityRecord], qual
         found = equivalent(left, right, quality)
     except ValueError as error:
         return {"verdict": "cannot tell", "reason": f"the task was not measured: {error}", "not_measured": f"task: {error}"}
-    where = {"same": "inside", "different": "outside of", "cannot tell": "across"}[found.verdict]
-    interval = f"90% interval {found.ci90_low:+.3f} to {found.ci90_high:+.3f}"
+    where = {"equal": "inside", "not equal": "outside of", "cannot tell": "across"}[found.verdict]
+    interval = f"90% interval {found.low:+.3f} to {found.high:+.3f}"
     return {
-        "verdict": {"same": "equal", "different": "not equal", "cannot tell": "cannot tell"}[found.verdict],
+        "verdict": found.verdict,
         "reason": f"{found.metric} differs by {found.difference:+.3f} ({interval}), {where} +-{found.margin:g}",
-        "metric": found.metric, "margin": found.margin, "samples": found.n, "difference": found.difference, "ci90_low": found.ci90_low,
-        "ci90_high": found.ci90_high, "n_to_decide": found.n_to_decide, "flip_rate": found.flip_rate,
+        "metric": found.metric, "margin": found.margin, "samples": found.n, "difference": found.difference, "ci90_low": found.low,
+        "ci90_high": found.high, "n_to_decide": found.n_to_decide, "flip_rate": found.flip_rate,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from perfbench.analyse.answers import answers_of, busy_and_idle, decided, equivalence
+from perfbench.analyse.answers import answers_of, busy_and_idle, decided
 from perfbench.analyse.audit import AuditInput, audit
 from perfbench.analyse.capacity import capacities, usable
 from perfbench.analyse.compare import compare
@@ -83,7 +83,6 @@ def summarise(folder: RunFolder) -> Summary:
         recommendation=recommend(variants, comparisons, reference, at_slo, faithful),
         plan=None,
         reference=reference,
-        equivalence=equivalence(quality, experiment),
         rescored=manifest.rescored,
         contamination=next(iter(folder.finished("contamination").values()), None),
         benchmarks=folder.benchmarks(),

@@ -7,13 +7,31 @@ merged add in another order, so even greedy answers differ (vllm#5148, peft#1904
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from perfbench.quality.decide import gates_of
 from perfbench.quality.fairness import not_comparable
 from perfbench.quality.intervals import n_to_decide, wilson
 from perfbench.quality.measures import WIN_RATE, paired_difference, reading_of
-from perfbench.records import Equivalence, Estimate, QualityRecord
+from perfbench.records import Estimate, QualityRecord
 from perfbench.scenario.quality import Quality
+
+
+class Equivalence(NamedTuple):
+    """What the test comes to."""
+
+    verdict: Literal["equal", "not equal", "cannot tell"]
+    """equal: the 90% interval of the difference lies inside +-margin. not equal: outside of it. cannot tell: across."""
+    metric: str
+    margin: float
+    n: int
+    flip_rate: Estimate
+    """Share of samples that one passes and the other does not, with Wilson's interval."""
+    difference: float
+    """right - left."""
+    low: float
+    high: float
+    n_to_decide: int | None
 
 
 def equivalent(left: Sequence[QualityRecord], right: Sequence[QualityRecord], quality: Quality) -> Equivalence:
@@ -36,16 +54,13 @@ def equivalent(left: Sequence[QualityRecord], right: Sequence[QualityRecord], qu
     flip_low, flip_high = wilson(flips, len(known))
     inside, outside = -margin < low and high < margin, high < -margin or low > margin
     return Equivalence(
-        left=left[0].variant,
-        right=right[0].variant,
-        verdict="same" if inside else "different" if outside else "cannot tell",
+        verdict="equal" if inside else "not equal" if outside else "cannot tell",
         metric=metric,
         margin=margin,
         n=pair.n,
         flip_rate=Estimate(value=flips / len(known), ci95_low=flip_low, ci95_high=flip_high) if known else Estimate(value=None),
-        differing_outputs=sum(before.output != after.output for before, after in pairs),
         difference=pair.value,
-        ci90_low=low,
-        ci90_high=high,
+        low=low,
+        high=high,
         n_to_decide=n_to_decide(-abs(pair.value), pair.variance, margin) if not inside and not outside else None,
     )

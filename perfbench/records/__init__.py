@@ -35,7 +35,6 @@ from perfbench.records.plan import (
     VariantPlan,
 )
 from perfbench.records.quality import (
-    Equivalence,
     GateSummary,
     JudgeSummary,
     ModelScored,
@@ -113,7 +112,6 @@ __all__ = [
     "CostSummary",
     "Demand",
     "Deployment",
-    "Equivalence",
     "ErrorKind",
     "Estimate",
     "FidelitySummary",

@@ -40,27 +40,6 @@ class SliceSummary(msgspec.Struct, frozen=True, kw_only=True):
     """variant - base over the same samples; None for base, and where the two cannot be compared."""
 
 
-class Equivalence(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether two variants that should be the same are: TOST on the deciding metric, and how often they flip."""
-
-    left: str
-    right: str
-    verdict: Literal["same", "different", "cannot tell"]
-    """same: the 90% interval of the difference lies inside +-margin. different: outside of it. cannot tell: across."""
-    metric: str
-    margin: float
-    n: int
-    flip_rate: Estimate
-    """Share of samples that one passes and the other does not, with Wilson's interval."""
-    differing_outputs: int
-    """Samples whose texts are not equal, whether that matters or not."""
-    difference: float
-    """right - left."""
-    ci90_low: float
-    ci90_high: float
-    n_to_decide: int | None
-
-
 class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the judge did for one variant, and how far it can be trusted."""
 

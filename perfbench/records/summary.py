@@ -9,7 +9,7 @@ import msgspec
 from perfbench.records.answers import BenchmarkResult, ReferenceCheck
 from perfbench.records.estimate import Estimate
 from perfbench.records.fidelity import FidelitySummary
-from perfbench.records.quality import Equivalence, QualitySummary, Rescored
+from perfbench.records.quality import QualitySummary, Rescored
 
 LatencyMetric = Literal["ttft_s", "ttft_scheduled_s", "tpot_s", "ntpot_s", "e2e_s", "e2e_scheduled_s"]
 """Latencies that an SLO may name; each is defined in analyse/metrics.py."""
@@ -314,8 +314,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     recommendation: Recommendation
     plan: dict[str, Any] | None
     reference: list[ReferenceCheck] = []
-    equivalence: Equivalence | None = None
-    """adapter and merged, where a run has checked the quality of both."""
     rescored: list[Rescored] = []
     """When the answers were scored again, oldest first."""
     contamination: dict[str, Any] | None = None

@@ -129,7 +129,7 @@ def quality_table(summary: Summary) -> Table:
 
 
 def _quality_notes(summary: Summary) -> list[str]:
-    """Sentences that stand by every reading of the quality table: weak metrics, metrics not run, the judge, adapter against merged."""
+    """Sentences that stand by every reading of the quality table: weak metrics, metrics not run, the judge."""
     qualities = _qualities(summary)
     notes = [
         f"Scored again on {one.utc[:10]} by perfbench {one.perfbench_version} over the answers of the run "
@@ -140,13 +140,6 @@ def _quality_notes(summary: Summary) -> list[str]:
     notes += list(dict.fromkeys(f"Warning: {warning}." for quality in qualities.values() for warning in quality.warnings))
     notes += dict.fromkeys(f"Not run: {metric} ({why})." for quality in qualities.values() for metric, why in quality.not_run.items())
     notes += [_judge_note(name, quality.judge) for name, quality in qualities.items() if quality.judge is not None]
-    if summary.equivalence is not None:
-        same = summary.equivalence
-        told = {"same": "are the same", "different": "differ", "cannot tell": "cannot be told to be the same"}[same.verdict]
-        notes.append(
-            f"{same.left} and {same.right} {told}: {same.metric} differs by {same.difference:+.3f} "
-            f"(90 % interval {same.ci90_low:+.3f} to {same.ci90_high:+.3f}), margin {same.margin:g}; {formats.percent(same.flip_rate.value)} of samples flip."
-        )
     return notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +90,22 @@ def test_what_the_adapter_differs_from_itself_by(run: Any, quality_block: dict[s
     found = _fidelity(run, quality_block, adapter=[True] * 9, merged=[True] * 9, tokens={"adapter": answers, "merged": answers})
     assert found.asked_again_differing is not None and found.asked_again_differing.value == 0.5
     assert found.differing is not None and found.differing.value == 0.0
+
+
+def test_endpoints_that_serve_both_are_held_against_each_other(run: Any, quality_block: dict[str, Any]) -> None:
+    endpoint = {"url": "http://127.0.0.1:9", "model": "m"}
+    run.manifest([], variants=[], endpoints={"adapter": endpoint, "merged": endpoint}, quality=quality_block)
+    run.quality("adapter", [True] * 100)
+    run.quality("merged", [True] * 100)
+    (found,) = summarise(run.folder).fidelity
+    assert (found.left, found.right, found.dtype, found.verdict) == ("adapter", "merged", None, "equal")
+
+
+def test_a_summary_from_before_fidelity_said_it_all_can_be_read(run: Any, quality_block: dict[str, Any]) -> None:
+    run.manifest([], variants=["adapter", "merged"], quality=quality_block)
+    stored = {**msgspec.to_builtins(summarise(run.folder)), "equivalence": {"left": "adapter", "right": "merged", "verdict": "same"}}
+    run.folder.write_text("summary.json", msgspec.json.encode(stored).decode())
+    assert len(run.folder.summary().fidelity) == 1
 
 
 def test_a_task_that_was_not_measured_says_so(run: Any, quality_block: dict[str, Any]) -> None:

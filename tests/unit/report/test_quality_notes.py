@@ -1,10 +1,10 @@
-"""What stands by the quality table: weak metrics, metrics not run, what the judge took, whether adapter and merged are the same."""
+"""What stands by the quality table: weak metrics, metrics not run, what the judge took."""
 
 from __future__ import annotations
 
 import msgspec
 
-from perfbench.records import Equivalence, Estimate, JudgeSummary, Summary
+from perfbench.records import JudgeSummary, Summary
 from perfbench.report.evidence import quality_table
 
 
@@ -15,16 +15,11 @@ def test_the_notes_of_the_quality_table(summary: Summary) -> None:
     quality = msgspec.structs.replace(
         variant.quality, warnings=["a weak metric decides alone: bleu"], not_run={"human_score": "no human labels have been imported"}, judge=judge
     )
-    same = Equivalence(
-        left="adapter", right="merged", verdict="same", metric="exact_match", margin=0.05, n=100, flip_rate=Estimate(value=0.02), differing_outputs=3,
-        difference=0.01, ci90_low=-0.02, ci90_high=0.03, n_to_decide=None,
-    )  # fmt: skip
-    changed = msgspec.structs.replace(summary, variants={**summary.variants, name: msgspec.structs.replace(variant, quality=quality)}, equivalence=same)
+    changed = msgspec.structs.replace(summary, variants={**summary.variants, name: msgspec.structs.replace(variant, quality=quality)})
     details = quality_table(changed).details
     assert "Warning: a weak metric decides alone: bleu." in details
     assert "Not run: human_score (no human labels have been imported)." in details
     assert "judged by big: 40 verdicts, 2 unread, 12,000 + 900 tokens, 12.5 % of pairs changed with the order, kappa with people 0.61 over 20 ans" in details
-    assert "adapter and merged are the same: exact_match differs by +0.010 (90 % interval -0.020 to +0.030), margin 0.05; 2.0 % of samples flip." in details
 
 
 def test_what_is_not_known_of_the_judge_is_not_mentioned(summary: Summary) -> None:
