@@ -251,6 +251,12 @@ def _quality_records(variant: str) -> list[QualityRecord]:
     return records
 
 
+CONTAMINATION = {
+    "samples": 40, "training_rows": 60, "ngram": [], "fuzzy": [],
+    "exact": [{"sample_id": "s021", "text": "Turn on the lamp", "training_row": 7, "training_text": "turn ON the lamp!", "ratio": None}],
+}  # fmt: skip
+
+
 def _quality(variant: str) -> QualitySummary:
     records = _quality_records(variant)
     share = sum(record.passed for record in records) / len(records)
@@ -333,7 +339,7 @@ def _summary(run_id: str, trials: dict[str, list[TrialSummary]]) -> Summary:
     return Summary(
         schema_version=SCHEMA_VERSION, run_id=run_id, scenario="intents", valid=True, variants=variants, comparisons=_comparisons(trials),
         recommendation=Recommendation(serve="merged", reasons=reasons), plan=None, reference=[check, skipped],
-        contamination={"compared": 60, "found": 1, "sample_ids": ["s021"]}, not_measured={"vram_bytes": "no NVML library on this machine"},
+        contamination=CONTAMINATION, not_measured={"vram_bytes": "no NVML library on this machine"},
         slo={"ttft_s": {"p95": 0.8}, "tpot_s": {"p95": 0.04}},
     )  # fmt: skip
 

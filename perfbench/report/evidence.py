@@ -104,9 +104,11 @@ def _qualities(summary: Summary) -> dict[str, QualitySummary]:
 
 
 def quality_table(summary: Summary) -> Table:
-    """Every quality metric with its interval, and the verdict."""
+    """Every quality metric with its interval, those that decide first, and the verdict."""
     qualities = _qualities(summary)
-    metrics = dict.fromkeys(metric for quality in qualities.values() for metric in quality.metrics)
+    known = dict.fromkeys(metric for quality in qualities.values() for metric in quality.metrics)
+    deciding = [metric for quality in qualities.values() for metric in [quality.metric, *(gate.metric for gate in quality.gates)] if metric in known]
+    metrics = dict.fromkeys([*deciding, *known])
     columns = (
         Column("Variant", align="left"), Column("Verdict", align="left"), Column("Reason", align="left", prose=True),
         *(Column(metric.replace("_", " "), metric) for metric in metrics),
@@ -124,7 +126,8 @@ def quality_table(summary: Summary) -> Table:
         )
         for name, quality in qualities.items()
     )
-    caption = "The same held-out samples, prompts and decoding for every variant."
+    same = all(quality.verdict != "not comparable" for quality in qualities.values())
+    caption = "The same held-out samples, prompts and decoding for every variant." if same else "Not every variant was asked the same: see the reasons."
     return Table("quality", "Quality by variant", caption, columns, rows, details=" ".join(["Below a figure: its 95 % interval.", *_quality_notes(summary)]))
 
 
@@ -300,11 +303,6 @@ def reference_table(summary: Summary) -> Table:
         for check in summary.reference
     )  # fmt: skip
     return Table("reference", "Reference check", "Served tokens, scored by transformers with the same weights before any load.", columns, rows)
-
-
-def contamination_lines(summary: Summary) -> list[tuple[str, str]]:
-    """(what, value) of the contamination check; empty where there was none."""
-    return [(key.replace("_", " "), _plain(value)) for key, value in (summary.contamination or {}).items()]
 
 
 def sandbox_lines(summary: Summary) -> list[tuple[str, str]]:

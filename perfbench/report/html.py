@@ -17,7 +17,7 @@ import msgspec
 from markupsafe import Markup
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import adapters, answer, answers, capacity, checks, differences, evidence, figures, foreign, plan, quality_details, tables
+from perfbench.report import adapters, answer, answers, capacity, checks, contamination, differences, evidence, figures, foreign, plan, quality_details, tables
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.formats import visible
 from perfbench.report.points import request_latencies
@@ -97,7 +97,9 @@ def _tables(summary: Summary, manifest: Manifest) -> dict[str, Any]:
             for check in summary.reference
             for example in check.examples
         ],
-        "contamination": evidence.contamination_lines(summary),
+        "contamination_note": contamination.contamination_note(summary),
+        "contamination": contamination.contamination_table(summary),
+        "contaminated_scores": contamination.scores_table(summary),
         "sandbox": evidence.sandbox_lines(summary),
         "not_measured": evidence.not_measured(summary, manifest),
         "manifest_lines": evidence.manifest_lines(manifest),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from perfbench.records import Manifest, Plan, Summary
-from perfbench.report import evidence, formats, plan, quality_details
+from perfbench.report import contamination, evidence, formats, plan, quality_details
 from perfbench.report.adapters import adapters_table
 from perfbench.report.answer import first_reasons, further_reasons
 from perfbench.report.capacity import capacity_table
@@ -37,12 +37,14 @@ def render_markdown(summary: Summary, manifest: Manifest) -> str:
     if headline is not None:
         parts.append(table_markdown(tax_table(summary, headline.stage)))
     parts.append(table_markdown(evidence.quality_table(summary)))
+    parts.append(escape_line(contamination.contamination_note(summary)))
     parts += [table_markdown(table) for table in [evidence.under_load_table(summary)] if table.rows]
     parts.append(table_markdown(fidelity_table(summary)))
     parts.append(table_markdown(evidence.audit_table(summary, problems_only=True)))
     folded = [stage_table(summary), capacity_table(summary), adapters_table(summary), evidence.memory_table(summary), evidence.cost_table(summary)]
     folded += [evidence.roofline_table(summary), evidence.labels_table(summary), evidence.reference_table(summary)]
     folded += [quality_details.gates_table(summary), quality_details.slices_table(summary)]
+    folded.append(contamination.scores_table(summary))
     parts += [_folded(table) for table in folded]
     named = [*quality_details.signature_lines(summary), *evidence.trace_lines(manifest)]
     parts += [f"{escape_line(what)}: {escape(line)}" for what, line in named]
