@@ -144,7 +144,7 @@ def _bubblewrap(job: Path, python: str, limits: Limits, uid: int) -> list[str]:
             parents = [str(parent) for parent in reversed(Path(path).parents)][1:]
             command += [word for parent in parents for word in ("--perms", "0755", "--dir", parent)] + ["--ro-bind", path, path]
     command += ["--perms", "0755", "--dir", "/dev"]
-    for device in ("null", "zero", "random", "urandom"):
+    for device in sandbox_guard.DEVICES:
         command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     command += ["--ro-bind", str(job / "code"), "/code", "--perms", "1777", "--size", str(limits.files_bytes), "--tmpfs", "/work"]
     return [*command, "--remount-ro", "/", "--chdir", "/work", "--"]

@@ -31,7 +31,7 @@ _SYS_MOUNT_SETATTR = 442  # the same on every architecture
 _AT_RECURSIVE, _ATTR_RDONLY, _ATTR_NOSUID = 0x8000, 0x1, 0x2
 _PR_CAP_AMBIENT, _CLEAR_ALL, _CAPABILITY_VERSION = 47, 4, 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
-_DEVICES = ("null", "zero", "random", "urandom")
+DEVICES = ("null", "random", "urandom")  # not zero: mapped shared it is memory that stays when no process shows it
 
 _X86_64, _AARCH64 = 0xC000003E, 0xC00000B7
 _REFUSED: dict[str, tuple[int, int]] = {
@@ -42,8 +42,12 @@ _REFUSED: dict[str, tuple[int, int]] = {
     "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "open_by_handle_at": (304, 265), "kcmp": (312, 272),
+    # A page in a pipe keeps its whole huge page; a socket pair takes twice `net.core.wmem_max` in the kernel where its buffers may be set.
+    "vmsplice": (278, 75), "setsockopt": (54, 208), "pidfd_getfd": (438, 438),
 }  # fmt: skip
-_CLONE, _CLONE3 = (56, 220), (435, 435)
+_CLONE, _CLONE3, _MMAP = (56, 220), (435, 435), (9, 222)
+_SHARED_ANONYMOUS = 0x21
+"""Flags of a mapping that lives on in a child which never touches it, where no resident memory shows it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,7 +112,7 @@ def _new_root(plan: dict[str, Any]) -> None:
         elif os.path.exists(path):
             _bind(path, top + path, read_only=True)
     _bind(plan["code"], f"{top}/code", read_only=True)
-    for name in _DEVICES:
+    for name in DEVICES:
         _bind(f"/dev/{name}", f"{top}/dev/{name}", read_only=False)
     owner = f",uid={plan['uid']},gid={plan['uid']}"
     _mount("tmpfs", f"{top}/work", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={plan['files_bytes']},nr_inodes={plan['files']},mode=700{owner}")
@@ -238,7 +242,7 @@ def _set_limits(plan: dict[str, Any]) -> None:
     limits = {
         resource.RLIMIT_AS: plan["memory_bytes"], resource.RLIMIT_CPU: plan["cpu_s"], resource.RLIMIT_NPROC: plan["processes"],
         resource.RLIMIT_FSIZE: plan["files_bytes"], resource.RLIMIT_NOFILE: 64, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_MSGQUEUE: 0, resource.RLIMIT_SIGPENDING: 256,  # timers too
     }  # fmt: skip
     for which, most in limits.items():
         hard = resource.getrlimit(which)[1]
@@ -253,13 +257,15 @@ def _filter_calls() -> None:
     if machine not in ("x86_64", "aarch64"):
         return
     column, arch = (0, _X86_64) if machine == "x86_64" else (1, _AARCH64)
-    load, equal, at_least, any_bit, done = 0x20, 0x15, 0x35, 0x45, 0x06
+    load, equal, at_least, any_bit, keep, done = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
     refuse, unknown, kill, allow = 0x00050000 | 1, 0x00050000 | 38, 0x80000000, 0x7FFF0000
     code: list[tuple[int, int, int, int]] = [
         (load, 0, 0, 4), (equal, 1, 0, arch), (done, 0, 0, kill),  # another calling convention of the same machine
         (load, 0, 0, 0), (at_least, 0, 1, 0x40000000), (done, 0, 0, kill),  # x32
         (equal, 0, 1, _CLONE3[column]), (done, 0, 0, unknown),
         (equal, 0, 4, _CLONE[column]), (load, 0, 0, 16), (any_bit, 0, 1, _ALL_NEW), (done, 0, 0, refuse), (load, 0, 0, 0),
+        (equal, 0, 5, _MMAP[column]), (load, 0, 0, 40), (keep, 0, 0, _SHARED_ANONYMOUS), (equal, 0, 1, _SHARED_ANONYMOUS),
+        (done, 0, 0, refuse), (load, 0, 0, 0),
     ]  # fmt: skip
     for numbers in _REFUSED.values():
         code += [(equal, 0, 1, numbers[column]), (done, 0, 0, refuse)]

@@ -90,6 +90,7 @@ def _leaks(found: dict[str, Any]) -> list[str]:
         "network": "the machine's network can be reached", "abstract_socket": "abstract sockets can be reached",
         "unix_socket": "sockets of the machine can be reached",
         "signalled": "processes of ours can be signalled", "memory": "the limit on memory does not hold",
+        "hidden_memory": "memory that no process shows can be taken",
     }  # fmt: skip
     leaks = [sentence for what, sentence in said.items() if found[what]]
     leaks += [f"{path} can be read" for path in found["read"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import signal
 import socket
@@ -32,6 +33,7 @@ def main() -> None:
         "uid": os.getuid(),
         "signalled": _worked(lambda: os.kill(given["victim"], signal.SIGKILL)),
         "memory": _worked(lambda: bytearray(given["memory_bytes"])),
+        "hidden_memory": _worked(lambda: mmap.mmap(-1, 4096)),
     }
     found["processes"] = _fork(given["processes"])
     sys.stdout.write(json.dumps(found))
