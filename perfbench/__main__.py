@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Entry point of the console script. Exits with the code of the error that ended it (see perfbench.errors)."""
     from perfbench.cli import app
-    from perfbench.errors import EXIT_INTERRUPTED, PerfbenchError
+    from perfbench.errors import EXIT_BROKEN_PIPE, EXIT_FAULT, EXIT_INTERRUPTED, PerfbenchError
 
     try:
         app()
@@ -24,14 +24,14 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output went away (`perfbench ... | head`); the interpreter would complain again while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(EXIT_BROKEN_PIPE)
     except Exception as error:
         # A fault of ours: still one sentence, and the traceback for whoever asks for it.
         if os.environ.get("PERFBENCH_TRACEBACK"):
             raise
         print(f"perfbench: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         print("hint: this is a fault of perfbench; set PERFBENCH_TRACEBACK=1 to see where, and report it", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(EXIT_FAULT)
 
 
 if __name__ == "__main__":

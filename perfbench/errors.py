@@ -18,7 +18,9 @@
     (no class)                          0   done, or a gate that passed
     (no class)                          1   a gate that found a regression
     (no class)                          3   a gate or verdict that cannot tell
+    (no class)                         70   a fault of perfbench itself; never 1, which a gate would read as a regression
     (no class)                        130   Ctrl-C before a run had begun, or where nothing is to be saved
+    (no class)                        141   whoever read our output went away (`| head`); never 0, which a gate would read as a pass
 
 A message is one sentence that names the file or key, what was expected, and what to do. `hint` is printed on a line of its own.
 """
@@ -30,7 +32,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+EXIT_FAULT = 70
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 EXIT_CANNOT_TELL = 3
 
 

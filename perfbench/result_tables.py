@@ -1,22 +1,27 @@
 """The Parquet tables of a run folder: one schema for each kind of row, written whole or not at all, and read back from runs of earlier versions too.
 
-Where the files lie is `results.py`'s; what a row means is said in `records`. Mappings are JSON text with sorted keys, so that equal rows are equal bytes.
+A copy that was cut off is refused by name: read as far as it goes, it would look like a server that answered less. Where the files lie is `results.py`'s; what
+a row means is said in `records`. Mappings are JSON text with sorted keys, so that equal rows are equal bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from perfbench.errors import RunFolderError
 from perfbench.records import QualityRecord, Record, Sample
 
 Row = TypeVar("Row", bound=msgspec.Struct)
+
+COPY_AGAIN = "copy the run folder again, as a whole"
+_END = b"PAR1"
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -81,8 +86,16 @@ def write_quality(path: Path, records: Sequence[QualityRecord]) -> None:
 
 def read_quality(path: Path) -> list[QualityRecord]:
     """None of a file that is not there."""
-    rows = pq.read_table(path).to_pylist() if path.is_file() else []
+    rows = _read(path)
     return [msgspec.convert({**row, **{name: msgspec.json.decode(row[name]) for name in _QUALITY_MAPPINGS if name in row}}, QualityRecord) for row in rows]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    _check_whole(path)
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
 
 
 def write_rows(path: Path, rows: Sequence[msgspec.Struct], schema: pa.Schema) -> None:
@@ -92,7 +105,7 @@ def write_rows(path: Path, rows: Sequence[msgspec.Struct], schema: pa.Schema) ->
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """None of a file that is not there."""
-    return [msgspec.convert(row, kind) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
+    return [msgspec.convert(row, kind) for row in _read(path)]
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -103,11 +116,22 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def scan(files: Sequence[Path], schema: pa.Schema) -> pl.LazyFrame:
-    """All rows of the files as one lazy frame with the schema's columns."""
+    """All rows of the files as one lazy frame with the schema's columns. Raises RunFolderError for a file that was cut off."""
     if not files:
         return _empty(schema).lazy()
+    for file in files:
+        _check_whole(file)
     # Runs of earlier versions lack columns that were added since: their rows have none there.
     return pl.scan_parquet(list(files), schema=_empty(schema).schema, missing_columns="insert")
+
+
+def _check_whole(path: Path) -> None:
+    """Parquet ends with a mark."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_END)))
+        end = file.read()
+    if end != _END:
+        raise RunFolderError(f"{path} is no whole Parquet file: it was cut off", hint=COPY_AGAIN)
 
 
 def _empty(schema: pa.Schema) -> pl.DataFrame:

@@ -61,6 +61,7 @@ from perfbench.spool import read_spool
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
+_CHANGED = "it was written by another version, or changed by hand"
 _INTERRUPTED = re.compile(r"\.interrupted-\d+\.parquet$")
 
 
@@ -142,7 +143,10 @@ class RunFolder:
             return []
         lines = path.read_bytes().split(b"\n")[:-1]
         decoder = msgspec.json.Decoder(JournalEntry)
-        return [decoder.decode(line) for line in lines if line]
+        try:
+            return [decoder.decode(line) for line in lines if line]
+        except msgspec.DecodeError as error:
+            raise RunFolderError(f"{path} cannot be read: {error}", hint=_CHANGED) from None
 
     def finished(self, event: str) -> dict[str, dict[str, Any]]:
         """key -> data of every journal entry of one event; the newest wins."""
@@ -324,7 +328,7 @@ class RunFolder:
         try:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         except msgspec.DecodeError as error:
-            raise RunFolderError(f"{self.path / name} cannot be read: {error}", hint="it was written by another version, or changed by hand") from None
+            raise RunFolderError(f"{self.path / name} cannot be read: {error}", hint=_CHANGED) from None
 
     @staticmethod
     def _write_bytes(path: Path, data: bytes) -> None:

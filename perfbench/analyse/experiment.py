@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from perfbench.errors import RunFolderError
 from perfbench.records import Manifest, TrialPlan
 from perfbench.scenario.model import Cost, SloLimit, Stage
 from perfbench.scenario.probes import probe_stage
@@ -57,8 +58,16 @@ class Experiment:
 
 
 def experiment_of(manifest: Manifest) -> Experiment:
-    """Read the scenario that a manifest holds. Raises pydantic.ValidationError for a manifest that was changed by hand."""
-    scenario = manifest.scenario
+    """Read the scenario that a manifest holds. Raises RunFolderError for a manifest that was changed by hand."""
+    try:
+        return _experiment(manifest.scenario)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        reason = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()) if isinstance(error, ValidationError) else repr(error)
+        where = f"manifest.json of run {manifest.run_id} holds a scenario that cannot be read: {reason}"
+        raise RunFolderError(where, hint="it was written by another version, or changed by hand") from None
+
+
+def _experiment(scenario: Mapping[str, Any]) -> Experiment:
     stages = [_stage(stage) for stage in scenario["load"]["stages"]]
     quality, cost = scenario.get("quality"), scenario.get("cost")
     endpoints, variations = scenario.get("endpoints") or {}, scenario.get("variations") or {}

@@ -21,7 +21,7 @@ from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.moved import Moved, Span, ends
 from perfbench.analyse.run_differences import moved
 from perfbench.analyse.stats import holm
-from perfbench.analyse.two_runs import FinishedRun, common_stages, common_variants
+from perfbench.analyse.two_runs import FinishedRun, common_stages, common_variants, only_in_one
 from perfbench.errors import Finding, ScenarioError
 from perfbench.records import GateCheck, GateResult, GateVerdict, Unlike
 from perfbench.scenario.gate import LATENCIES, OF_STAGE, RATES, Gate, GateRule
@@ -65,7 +65,8 @@ def run_gate(baseline: FinishedRun, run: FinishedRun, gate: Gate, unlike: list[U
     checks = [_check(one, None if p is None else next(adjusted)) for one, p in zip(asked, p_values, strict=True)]
     verdicts = {check.verdict for check in checks}
     verdict: GateVerdict = "regression" if "regression" in verdicts else "cannot tell" if "cannot tell" in verdicts or not checks else "pass"
-    return GateResult(baseline=str(baseline.path), run=str(run.path), verdict=verdict, checks=checks, unlike=unlike)
+    gone = only_in_one(baseline, run)
+    return GateResult(baseline=str(baseline.path), run=str(run.path), verdict=verdict, checks=checks, unlike=unlike, only_in_one=gone)
 
 
 def _check_names(baseline: FinishedRun, run: FinishedRun, gate: Gate, file: str) -> None:

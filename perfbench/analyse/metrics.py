@@ -238,10 +238,23 @@ def _cell(text: str) -> str:
 SHORT_NAMES = {
     "ttft_s": "TTFT", "ttft_scheduled_s": "TTFT (scheduled)", "tpot_s": "TPOT", "icl_s": "ICL", "ntpot_s": "NTPOT", "e2e_s": "E2E",
     "e2e_scheduled_s": "E2E (scheduled)", "send_lag_s": "send lag", "output_tokens_per_s": "output tokens/s", "requests_per_s": "requests/s",
-    "goodput_per_s": "goodput", "usd_per_request": "$ per request", "vram_bytes": "VRAM", "host_rss_bytes": "host memory",
+    "goodput_per_s": "goodput", "usd_per_request": "price per request", "usd_per_million_output_tokens": "price per 1M output tokens",
+    "usd_per_correct_request": "price per correct request", "energy_j_per_request": "energy per request", "failed_share": "failed",
+    "vram_bytes": "VRAM", "host_rss_bytes": "host memory",
 }  # fmt: skip
 
 
 def metric_label(name: str) -> str:
     """The short name that people say; a name without one, with spaces."""
     return SHORT_NAMES.get(name, name.replace("_", " "))
+
+
+def paired_things(name: str) -> str:
+    """What `n` counts where two variants or two runs are held against each other."""
+    if name in ("vram_bytes", "host_rss_bytes", "energy_j_per_request"):
+        return "repeats"
+    if name == "failed_share":
+        return "requests of each run"
+    if name in BY_NAME and BY_NAME[name].per_request is None:
+        return "parts of windows"
+    return "paired requests" if name in BY_NAME else "samples"

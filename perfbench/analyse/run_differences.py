@@ -90,7 +90,8 @@ def _memory(baseline: FinishedRun, run: FinishedRun, variant: str, metric: str) 
         return empty(metric, "peak", "not measured in both runs")
     difference = float(peaks[1] - peaks[0])
     unit, better = BY_NAME[metric].unit, BY_NAME[metric].better
-    return Moved(metric, "peak", unit, better, peaks[0], peaks[1], Span(difference), Span(difference / peaks[0]) if peaks[0] else None, 1)
+    return Moved(metric, "peak", unit, better, peaks[0], peaks[1], Span(difference), Span(difference / peaks[0]) if peaks[0] else None, 1,
+                 note="one figure a run, so no interval")  # fmt: skip
 
 
 def _quality(baseline: FinishedRun, run: FinishedRun, variant: str) -> Moved:

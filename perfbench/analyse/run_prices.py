@@ -30,6 +30,9 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     hours = [price.hour_usd for price in prices]
     if hours[0] is None or hours[1] is None:
         return empty(metric, "price", next(price.reason for price in prices if price.hour_usd is None))
+    currency = [one.experiment.cost.currency for one in (baseline, run) if one.experiment.cost is not None]
+    if currency[0] != currency[1]:
+        return empty(metric, "price", f"the baseline's prices are in {currency[0]}, the run's in {currency[1]}")
     at = [_priced_stage(one, run, variant) for one in (baseline, run)]
     if at[0] is None or at[1] is None:
         return empty(metric, "price", "no stage of one run meets the SLO" if run.experiment.slo else "no trial can be used")
@@ -45,7 +48,7 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     found = change(rows, "mean", seed=seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts, spans=spans)
     note = f"at stage {at[0].stage}, then {at[1].stage}" if at[0].stage != at[1].stage else ""
     result = from_change(metric, "price", found, "", starts_seen(labels))
-    return replace(result, note="; ".join(part for part in (note, result.note) if part))
+    return replace(result, unit=currency[1], note="; ".join(part for part in (note, result.note) if part))
 
 
 def _priced_stage(one: FinishedRun, judge: FinishedRun, variant: str) -> StageResult | None:

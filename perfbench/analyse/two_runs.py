@@ -22,6 +22,10 @@ from perfbench.results import RunFolder
 from perfbench.scenario.gate import ALLOWABLE
 
 _HASHES = {"prompts": ("load_prompts", "quality_prompts"), "template": ("template", "quality_template"), "decoding": ("decoding", "quality_decoding")}
+_SAID_IN = {"template": "prompt", "decoding": "decoding"}
+"""The block of the scenario whose values say what a hash does not."""
+_LONGEST = 60
+"""Characters of a value in a message."""
 _FIXED = {
     "prompts": "ask both the same",
     "template": "ask both the same way",
@@ -77,6 +81,8 @@ def check_comparable(baseline: FinishedRun, run: FinishedRun, allow: Collection[
             raise InputError(f"`{kind}` cannot be allowed to differ: {_FIXED[kind]}, or no difference says anything")
         if kind not in ALLOWABLE:
             raise InputError(f"`{kind}` is nothing that runs differ in; expected one of {', '.join(ALLOWABLE)}")
+    if (baseline.manifest.run_id, len(baseline.manifest.rescored)) == (run.manifest.run_id, len(run.manifest.rescored)):
+        raise NotComparableError(f"{baseline.path} and {run.path} are one run, {run.manifest.run_id}: it cannot have got worse than itself")
     found = list(unlike(baseline.manifest, run.manifest))
     refused = [one for one in found if one.kind not in allow]
     if refused:
@@ -116,20 +122,37 @@ def unlike(baseline: Manifest, run: Manifest) -> Iterator[Unlike]:
     for kind, names in _HASHES.items():
         traces = sorted(name for name in {*baseline.hashes, *run.hashes} if name.startswith("trace.")) if kind == "prompts" else []
         for name in (*names, *traces):
-            old, new = baseline.hashes.get(name), run.hashes.get(name)
+            old, new, label = baseline.hashes.get(name), run.hashes.get(name), name.replace("_", " ")
             if old != new and (old is None or new is None):
-                yield Unlike(kind=kind, what=f"{name.replace('_', ' ')}: only one of the runs has them")
+                yield Unlike(kind=kind, what=f"{label}: only one of the runs has them")
             elif old != new:
-                yield Unlike(kind=kind, what=f"{name.replace('_', ' ')} are others (sha256 {str(old)[:12]}, {str(new)[:12]})")
+                how = ", ".join(_changed(*(_flat(one.scenario.get(_SAID_IN.get(kind, ""))) for one in (baseline, run))))
+                verb = "differ" if label.endswith("s") else "differs"
+                yield Unlike(kind=kind, what=f"{label} {verb} ({how or f'sha256 {old[:12]}, {new[:12]}'})")  # type: ignore[index]  # neither is None
     for kind, what in (
         *(("load", what) for what in _load(baseline.scenario, run.scenario)),
-        *(("models", what) for what in _changed(_models(baseline), _models(run))),
+        *(("models", what) for what in _changed(*_of_both(_models(baseline), _models(run)))),
         *(("serve", what) for what in _changed(_flat(baseline.scenario.get("serve")), _flat(run.scenario.get("serve")))),
+        *_variations(baseline.scenario.get("variations") or {}, run.scenario.get("variations") or {}),
         *(("versions", what) for what in _changed(_versions(baseline), _versions(run))),
         *(("hardware", what) for what in _changed(_hardware(baseline.hardware), _hardware(run.hardware))),
         *(("price", what) for what in _changed(_flat(baseline.scenario.get("cost")), _flat(run.scenario.get("cost")))),
     ):
         yield Unlike(kind=kind, what=what)
+
+
+def _of_both(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What only one of them has belongs to a variant that only one of them has."""
+    return {name: value for name, value in old.items() if name in new}, {name: value for name, value in new.items() if name in old}
+
+
+def _variations(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of variations by the same name: arguments as those of `serve`; what each is made of and how many adapters are asked for, as the load."""
+    for name in (name for name in new if name in old):
+        before, after = (_flat(side[name].get("args")) for side in (old, new))
+        yield from (("serve", f"{name}: args.{what}") for what in _changed(before, after))
+        keys = ("of", "adapters_in_use")
+        yield from (("load", f"{name}: {what}") for what in _changed(*({key: side[name].get(key) for key in keys} for side in (old, new))))
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -139,7 +162,10 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _told(value: Any) -> str:
-    return "(none)" if value is None else str(value)
+    if value is None:
+        return "(none)"
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _load(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -147,6 +173,8 @@ def _load(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     loads = [scenario.get("load") or {} for scenario in (old, new)]
     keys = ("seed", "adapters", "request_timeout_s")
     yield from _changed({key: loads[0].get(key) for key in keys}, {key: loads[1].get(key) for key in keys})
+    served = [sorted((scenario.get("models") or {}).get("adapters") or {}) or None for scenario in (old, new)]
+    yield from _changed({"models.adapters": served[0]}, {"models.adapters": served[1]})
     weights = [[part.get("weight") for part in load.get("mixture") or []] for load in loads]
     yield from _changed({"mixture": weights[0] or None}, {"mixture": weights[1] or None})
     stages = [{stage["name"]: stage for stage in load.get("stages") or []} for load in loads]

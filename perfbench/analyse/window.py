@@ -15,7 +15,7 @@ window opens, so that requests in flight at its start balance those in flight at
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -23,7 +23,9 @@ import polars as pl
 
 from perfbench.analyse.metrics import per_request_columns
 from perfbench.analyse.stats import Floats
+from perfbench.errors import RunFolderError
 from perfbench.records import TrialOutcome
+from perfbench.result_tables import COPY_AGAIN
 from perfbench.results import RunFolder
 
 _KEPT = ("trial", "prompt_id", "scheduled_ns", "sent_ns", "end_ns", "status", "error", "stamp", "cached_tokens", "adapter")
@@ -49,8 +51,10 @@ def server_starts(folder: RunFolder) -> dict[str, str]:
     return found
 
 
-def read_requests(folder: RunFolder, trials: Iterable[str]) -> dict[str, pl.DataFrame]:
+def read_requests(folder: RunFolder, trials: Mapping[str, TrialOutcome]) -> dict[str, pl.DataFrame]:
     """trial -> its requests in sending order, no row where it sent none: kept record columns, every metric of a request, and `occurrence`.
+
+    Raises RunFolderError where a trial has sent requests and the folder holds none of them: no figure could tell that from a server that answers nothing.
 
     `occurrence` counts how often the trial has sent the prompt before, warm-up included: (prompt_id, occurrence) names the same request in every variant.
     Chunk times and answers stay on disk.
@@ -58,6 +62,10 @@ def read_requests(folder: RunFolder, trials: Iterable[str]) -> dict[str, pl.Data
     lazy = folder.records().select(*_KEPT, *per_request_columns()).sort("trial", "scheduled_ns", maintain_order=True)
     frame = lazy.with_columns(pl.int_range(pl.len()).over("trial", "prompt_id").alias("occurrence")).collect()
     parts = {str(part["trial"][0]): part for part in frame.partition_by("trial", maintain_order=True)}
+    for trial, outcome in trials.items():
+        if trial not in parts and outcome.requests_ok + outcome.requests_failed:
+            where = f"{folder.path / 'requests'} lacks the records of trial {trial}, which the journal names as finished"
+            raise RunFolderError(where, hint=COPY_AGAIN)
     return {trial: parts.get(trial, frame.clear()) for trial in trials}
 
 

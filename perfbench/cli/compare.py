@@ -60,7 +60,7 @@ def gate(
     from perfbench.analyse.gate import run_gate
     from perfbench.analyse.two_runs import check_comparable, finished_run
     from perfbench.errors import EXIT_CANNOT_TELL
-    from perfbench.report.two_runs import gate_junit, gate_markdown, gate_table, unlike_lines
+    from perfbench.report.two_runs import gate_junit, gate_markdown, gate_table, unchecked_lines, unlike_lines
     from perfbench.scenario.gate import read_gate
 
     read = read_gate(rules)
@@ -73,7 +73,7 @@ def gate(
     if as_json:
         print_json(result)
     else:
-        print_tables([gate_table(result)], [f"gate: {result.verdict}", *unlike_lines(result.unlike)])
+        print_tables([gate_table(result)], [f"gate: {result.verdict}", *unlike_lines(result.unlike), *unchecked_lines(result)])
     raise typer.Exit({"pass": 0, "regression": EXIT_REGRESSION, "cannot tell": EXIT_CANNOT_TELL}[result.verdict])
 
 

@@ -92,3 +92,5 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: GateVerdict
     checks: list[GateCheck]
     unlike: list[Unlike]
+    only_in_one: list[str] = []
+    """Variants and stages that no rule could be checked for, each as a sentence."""

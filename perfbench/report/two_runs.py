@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from perfbench.analyse.metrics import metric_label
+from perfbench.analyse.metrics import metric_label, paired_things
 from perfbench.records import GateCheck, GateResult, RunComparison, RunDifference, Unlike
 from perfbench.report import formats
 from perfbench.report.markdown import escape, escape_line, table_markdown
@@ -34,13 +34,14 @@ def _variant_table(comparison: RunComparison, variant: str) -> Table:
     )  # fmt: skip
     caption = (
         "Run minus baseline, paired by prompt or by part of the window; the verdict is on the run. An interval knows requests and repeats, and allows for "
-        "what another start of the servers changes; not for another day of the machine: two runs of the same thing show that."
+        "what another start of the servers changes; not for another day of the machine: two runs of the same thing show that. Rates and prices spread an "
+        "answer over the time that it took, and can differ a little from those of each run's own report."
     )
     return Table(f"runs-{variant}", f"{variant}: run against baseline", caption, columns, rows)
 
 
 def _metric_name(metric: str, statistic: str) -> str:
-    return metric_label(metric) if statistic in _ONE_FIGURE else f"{metric_label(metric)} {statistic}"
+    return metric_label(metric) if statistic in _ONE_FIGURE or metric == "energy_j_per_request" else f"{metric_label(metric)} {statistic}"
 
 
 def _change(one: RunDifference) -> str:
@@ -61,12 +62,12 @@ def _signed_range(low: float | None, high: float | None, unit: str) -> str:
 
 
 def _note(one: RunDifference) -> str:
-    return "; ".join(part for part in (one.note, pairs_needed(one.n_to_decide)) if part)
+    return "; ".join(part for part in (one.note, would_tell(one.metric, one.n, one.n_to_decide)) if part)
 
 
-def pairs_needed(n_to_decide: int | None) -> str:
-    """`about 1,234 pairs would tell`, or nothing."""
-    return "" if n_to_decide is None else f"about {n_to_decide:,} pairs would tell"
+def would_tell(metric: str, n: int, n_to_decide: int | None) -> str:
+    """`about 1,234 paired requests would tell, it had 120`, or nothing."""
+    return "" if n_to_decide is None else f"about {n_to_decide:,} {paired_things(metric)} would tell, it had {n:,}"
 
 
 def gate_table(result: GateResult) -> Table:
@@ -96,7 +97,7 @@ def _scale(one: GateCheck) -> str:
 
 
 def _why(one: GateCheck) -> str:
-    return "; ".join(part for part in (one.reason, pairs_needed(one.n_to_decide)) if part)
+    return "; ".join(part for part in (one.reason, would_tell(one.metric, one.n, one.n_to_decide)) if part)
 
 
 def unlike_lines(unlike: list[Unlike]) -> list[str]:
@@ -115,7 +116,13 @@ def gate_markdown(result: GateResult) -> str:
     """For a pull request."""
     head = f"## Gate: {result.verdict}"
     runs = f"Run {escape(result.run)} against {escape(result.baseline)}"
-    return "\n\n".join([head, runs, *_listed(unlike_lines(result.unlike)), table_markdown(gate_table(result))]) + "\n"
+    lines = [*unlike_lines(result.unlike), *unchecked_lines(result)]
+    return "\n\n".join([head, runs, *_listed(lines), table_markdown(gate_table(result))]) + "\n"
+
+
+def unchecked_lines(result: GateResult) -> list[str]:
+    """What no rule could be checked for, a line each: a variant that is gone must not pass in silence."""
+    return [f"not checked: {what}" for what in result.only_in_one]
 
 
 def _listed(lines: list[str]) -> list[str]:
@@ -123,9 +130,11 @@ def _listed(lines: list[str]) -> list[str]:
 
 
 def gate_junit(result: GateResult) -> str:
-    """One test case a check: regression is a failure, cannot tell is skipped with its reason (the exit code tells the two apart from pass)."""
+    """One test case a check: regression is a failure, cannot tell is skipped with its reason (the exit code tells the two apart from pass), and so is
+    what only one of the runs has."""
     verdicts = [check.verdict for check in result.checks]
-    counts = {"tests": len(verdicts), "failures": verdicts.count("regression"), "skipped": verdicts.count("cannot tell"), "errors": 0}
+    gone = len(result.only_in_one)
+    counts = {"tests": len(verdicts) + gone, "failures": verdicts.count("regression"), "skipped": verdicts.count("cannot tell") + gone, "errors": 0}
     suite = ElementTree.Element("testsuite", {"name": "perfbench gate", **{name: str(count) for name, count in counts.items()}})
     for check in result.checks:
         where = ".".join(part for part in (check.variant, check.stage) if part)
@@ -137,6 +146,9 @@ def gate_junit(result: GateResult) -> str:
             ElementTree.SubElement(case, "skipped", {"message": said})
         else:
             ElementTree.SubElement(case, "system-out").text = said
+    for what in result.only_in_one:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "not checked", "name": _xml(what)})
+        ElementTree.SubElement(case, "skipped", {"message": _xml(what)})
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)

@@ -119,6 +119,9 @@ def _finding(detail: ErrorDetails, raw: dict[str, Any], root: type[BaseModel]) -
         return Finding(key.removesuffix(".[key]"), f"`{detail['input']}` is not known; expected one of {', '.join(choices)}{hint}")
     if kind == "value_error":
         return Finding(key, message.removeprefix("Value error, "))
+    if kind == "too_short":
+        least = detail.get("ctx", {}).get("min_length", 1)
+        return Finding(key, f"expected at least {least} {'entry' if least == 1 else 'entries'}, got {len(detail['input']) or 'none'}")
     given = detail["input"]
     shown = "" if isinstance(given, (dict, list)) else f", got {json.dumps(given, default=str)}"
     return Finding(key, f"{message[0].lower()}{message[1:]}{shown}")

@@ -112,5 +112,5 @@ def test_other_runs_and_bad_rules_end_with_2(runs: dict[str, Path], tmp_path: Pa
     (other / "manifest.json").write_text(json.dumps(manifest))
     done = perfbench("compare", runs["old"], other, "--allow", "versions")
     assert done.returncode == 2
-    assert "prompts: load prompts are others" in done.stderr and "versions" not in done.stderr.split("hint")[0]
+    assert "prompts: load prompts differ" in done.stderr and "versions" not in done.stderr.split("hint")[0]
     assert perfbench("gate", runs["new"], "--against", tmp_path, "--rules", runs["rules"]).returncode == 2

@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 
+from perfbench.__main__ import main
 from perfbench.cli import app
 
 # Not Pydantic: Typer itself reads options with it.
@@ -56,3 +57,15 @@ def test_an_unknown_command_or_option_is_a_users_mistake() -> None:
         done = perfbench(*words)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(ValueError("x"), 70), (BrokenPipeError(), 141), (KeyboardInterrupt(), 130)])
+def test_no_accident_ends_as_a_gate_that_passed_or_found_a_regression(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("perfbench.cli.app", fail)
+    monkeypatch.setattr("perfbench.__main__.os.dup2", lambda *files: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code

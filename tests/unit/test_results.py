@@ -90,6 +90,24 @@ def test_a_manifest_changed_by_hand_is_one_sentence(folder):
         RunFolder.open(folder.path).manifest()
 
 
+def test_a_journal_changed_by_hand_is_one_sentence(folder):
+    (folder.path / "journal.jsonl").write_text("garbage\n")
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl cannot be read"):
+        folder.journal()
+
+
+def test_a_file_that_was_cut_off_is_named(folder):
+    path = folder.records_path("base.one.r0", 0)
+    write_records(path, [a_record()])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RunFolderError, match=r"base\.one\.r0\.w0\.parquet is no whole Parquet file"):
+        folder.records()
+    folder.write_quality("base", [])
+    (folder.path / "quality" / "base.parquet").write_bytes(b"")
+    with pytest.raises(RunFolderError, match=r"quality/base\.parquet is no whole"):
+        folder.quality("base")
+
+
 @given(st.lists(st.integers(0, 3), max_size=6), st.integers(0, 40))
 def test_a_torn_spool_yields_all_whole_rows(tmp_path_factory, sizes, torn):
     path = tmp_path_factory.mktemp("spool") / "x.spool"

@@ -17,7 +17,7 @@ from perfbench.analyse.stats import student_t975
 from perfbench.analyse.summarise import summarise
 from perfbench.analyse.two_runs import FinishedRun, check_comparable, finished_run
 from perfbench.errors import InputError, NotComparableError, ScenarioError
-from perfbench.records import GateResult
+from perfbench.records import GateResult, ModelInfo
 from perfbench.scenario.gate import Gate
 
 MEMORY = 1000.0
@@ -135,20 +135,24 @@ def test_a_rule_for_what_is_not_there_is_an_error_not_a_pass(finished: Maker) ->
     assert [finding.key for finding in caught.value.findings] == ["rules[0].variants", "rules[1].stages"]
 
 
+OLD: dict[str, Any] = {"scenario": {"variations": {"merged-2": {"of": "merged", "args": {"max-lora-rank": 8}}}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "named"),
     [
-        ({"hashes": {"load_prompts": "b"}}, "prompts", "load prompts are others"),
+        ({"hashes": {"load_prompts": "b"}}, "prompts", "load prompts differ (sha256 a, b)"),
         ({"hashes": {"load_prompts": "a", "decoding": "d"}}, "decoding", "only one of the runs"),
         ({"hashes": {"load_prompts": "a", "quality_template": "d"}}, "template", "only one of the runs"),
         ({"versions": {"vllm": "0.33.0"}}, "versions", "vllm 0.32.0 -> 0.33.0"),
         ({"hardware": {"cpu": {"model": "other"}}}, "hardware", "cpu model (none) -> other"),
         ({"scenario": {"serve": {"args": {"enforce-eager": True}, "env": {}}}}, "serve", "args.enforce-eager (none) -> True"),
         ({"scenario": {"cost": {"server_hour_usd": 1.0}}}, "price", "server_hour_usd 3.6 -> 1.0"),
+        ({"scenario": {"variations": {"merged-2": {"of": "merged", "args": {"max-lora-rank": 64}}}}}, "serve", "merged-2: args.max-lora-rank 8 -> 64"),
     ],
 )
 def test_runs_that_are_not_comparable_are_refused_and_told_why(finished: Maker, changes: dict[str, Any], kind: str, named: str) -> None:
-    old, new = finished("old"), finished("new", **changes)
+    old, new = finished("old", **OLD if "variations" in changes.get("scenario", {}) else {}), finished("new", **changes)
     with pytest.raises(NotComparableError) as caught:
         check_comparable(old, new, ())
     assert caught.value.exit_code == 2
@@ -158,6 +162,43 @@ def test_runs_that_are_not_comparable_are_refused_and_told_why(finished: Maker, 
             check_comparable(old, new, (kind,))
     else:
         assert [one.kind for one in check_comparable(old, new, (kind,))] == [kind]
+
+
+def test_a_hash_is_said_by_the_values_behind_it(finished: Maker) -> None:
+    old, new = (finished(name, hashes={"decoding": name}, scenario={"decoding": {"temperature": t, "stop": []}}) for name, t in (("old", 0.0), ("new", 0.7)))
+    with pytest.raises(NotComparableError, match=r"decoding: decoding differs \(temperature 0\.0 -> 0\.7\)"):
+        check_comparable(old, new, ())
+
+
+def test_a_run_is_not_held_against_itself(finished: Maker) -> None:
+    """A baseline that is the run itself, or a copy of it, would pass every rule."""
+    old = finished("old")
+    with pytest.raises(NotComparableError, match="are one run"):
+        check_comparable(old, old, ())
+
+
+def test_what_a_variant_of_one_run_needs_does_not_make_runs_unlike(finished: Maker) -> None:
+    def model(sha256: str) -> ModelInfo:
+        return ModelInfo(path="/m", revision=None, architecture=None, dtype=None, parameters=None, weight_bytes=None, sha256=sha256)
+
+    old = finished("old", models={"base": model("b")})
+    assert check_comparable(old, finished("new", models={"base": model("b"), "merged-2": model("m")}), ()) == []
+    with pytest.raises(NotComparableError, match="models: base b -> c"):
+        check_comparable(old, finished("other", models={"base": model("c")}), ())
+
+
+def test_variants_that_are_gone_are_named(finished: Maker) -> None:
+    old, new = finished("old", scenario={"variants": ["merged", "adapter"]}), finished("new")
+    assert _gate(old, new, {"metric": "ttft_s", "allowed_relative": 0.1}).only_in_one == ["variant adapter is only in the baseline"]
+
+
+def test_prices_in_two_currencies_are_no_difference(finished: Maker) -> None:
+    old, new = finished("old"), finished("new", scenario={"cost": {"server_hour_usd": 3.6, "currency": "EUR"}})
+    rule = {"metric": "usd_per_request", "allowed_relative": 0.1}
+    (check,) = _gate(old, new, rule, allow=("price",)).checks
+    assert (check.verdict, check.reason) == ("cannot tell", "the baseline's prices are in USD, the run's in EUR")
+    (alike,) = _gate(new, finished("newer", scenario={"cost": {"server_hour_usd": 3.6, "currency": "EUR"}}), rule).checks
+    assert (alike.verdict, alike.unit) == ("pass", "EUR")
 
 
 def test_another_load_is_refused(finished: Maker) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from perfbench.analyse.metrics import BY_NAME, METRICS, metrics_markdown
-from perfbench.analyse.window import read_requests
+from perfbench.analyse.window import read_requests, trial_outcomes
 from perfbench.records import LatencyMetric
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -31,7 +31,7 @@ def test_every_metric_has_one_complete_row() -> None:
 
 def _row(run: Any, record: Any) -> dict[str, Any]:
     run.trial("adapter.one.r0", [record])
-    return read_requests(run.folder, ["adapter.one.r0"])["adapter.one.r0"].row(0, named=True)
+    return read_requests(run.folder, trial_outcomes(run.folder))["adapter.one.r0"].row(0, named=True)
 
 
 def test_formulas(run: Any, record: Callable[..., Any]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from perfbench.analyse.summarise import summarise
+from perfbench.errors import RunFolderError
 from perfbench.records import ReferenceCheck, Summary
 
 
@@ -97,3 +99,21 @@ def test_a_resolved_scenario_is_read_without_its_files(run: Any, quality_block: 
     """Manifests travel; /nowhere/held-out.jsonl does not exist here, and the analysis must not care."""
     run.manifest(["adapter.one.r0"], variants=["adapter"], quality=quality_block)
     assert isinstance(summarise(run.folder), Summary)
+
+
+def test_a_trial_whose_records_are_gone_is_refused_not_analysed_as_unanswered(run: Any, record: Any) -> None:
+    run.manifest(["adapter.one.r0"])
+    run.trial("adapter.one.r0", [record("adapter.one.r0", 3.0)], requests_ok=1)
+    summarise(run.folder)
+    run.folder.records_path("adapter.one.r0", 0).unlink()
+    with pytest.raises(RunFolderError, match=r"lacks the records of trial adapter\.one\.r0"):
+        summarise(run.folder)
+
+
+def test_a_manifest_whose_scenario_was_changed_by_hand_is_one_sentence(run: Any) -> None:
+    run.manifest([])
+    manifest = run.folder.manifest()
+    for load in ({}, {"stages": [{"name": "one", "arrival": "now and then"}]}):
+        run.folder.write_manifest(msgspec.structs.replace(manifest, scenario={**manifest.scenario, "load": load}))
+        with pytest.raises(RunFolderError, match=r"holds a scenario that cannot be read: .*(stages|arrival)"):
+            summarise(run.folder)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
+
 from perfbench.records import GateCheck, GateResult, RunComparison, RunDifference, Unlike
-from perfbench.report.two_runs import comparison_markdown, comparison_tables, gate_junit, gate_markdown, gate_table
+from perfbench.report.two_runs import comparison_markdown, comparison_tables, gate_junit, gate_markdown, gate_table, would_tell
 
 HOSTILE = "a<b>|\x1b[31m\"'&@all"
 
@@ -39,7 +41,7 @@ def test_regressions_come_first_with_change_interval_and_allowance() -> None:
     assert first[:6] == ["merged · one", "TTFT p95", "+25.0 %", "+20.0 … +30.0 %", "10.0 %", "regression"]
     assert [row[5].text for row in table.rows] == ["regression", "regression", "cannot tell", "pass"]
     assert table.rows[1][0].text == "merged" and table.rows[1][2].text == "-30.0 %"
-    assert table.rows[2][2].text == "—" and "about 1,234 pairs would tell" in table.rows[2][8].text
+    assert table.rows[2][2].text == "—" and "about 1,234 paired requests would tell, it had 100" in table.rows[2][8].text
 
 
 def test_junit_is_xml_with_one_case_a_check() -> None:
@@ -49,6 +51,20 @@ def test_junit_is_xml_with_one_case_a_check() -> None:
     assert kinds == [["system-out"], ["skipped"], ["failure"], ["failure"]]
     assert "+25.0 % (95% interval +20.0 … +30.0 %), allowed 10.0 %: beyond" in suite[2][0].attrib["message"]
     assert suite[2].attrib == {"classname": "merged.one", "name": "ttft_s p95 (rule 1)"}
+
+
+def test_what_only_one_run_has_does_not_pass_in_silence() -> None:
+    gone = msgspec.structs.replace(RESULT, only_in_one=["variant adapter is only in the baseline"])
+    suite = ElementTree.fromstring(gate_junit(gone))[0]
+    assert (suite.attrib["tests"], suite.attrib["skipped"], len(suite)) == ("5", "2", 5)
+    assert suite[4][0].attrib["message"] == "variant adapter is only in the baseline"
+    assert "- not checked: variant adapter is only in the baseline" in gate_markdown(gone)
+
+
+def test_what_would_tell_is_said_of_the_things_that_were_counted() -> None:
+    said = {name: would_tell(name, 88, 3146) for name in ("failed_share", "goodput_per_s", "exact_match", "energy_j_per_request")}
+    assert said["failed_share"] == "about 3,146 requests of each run would tell, it had 88"
+    assert [text.split("about 3,146 ")[1].split(" would")[0] for text in said.values()][1:] == ["parts of windows", "samples", "repeats"]
 
 
 def test_markdown_escapes_and_names_what_was_allowed() -> None:
