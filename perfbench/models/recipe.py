@@ -24,10 +24,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from perfbench.models.commands import SEED, SYSTEM_PROMPT, DataSet, Row, load_language, make_data
-from perfbench.prompts import sha256_of
+from perfbench.models.commands import SEED, SYSTEM_PROMPT, Row, data_sha256, load_language, make_data
+from perfbench.models.demo_base import BASE_NAME, prepare_base
 
-BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _LONGEST_ANSWER = 48
 _BASE_ROWS = 100
 """The base is judged on so many held-out rows: it rambles up to the longest answer, which takes most of the time."""
@@ -173,11 +172,6 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def data_sha256(data: DataSet) -> str:
-    """Hash of training and held-out rows: RECIPE.json of an adapter that saw other data shows another."""
-    return sha256_of([[row.id, row.command, row.expected] for row in (*data.train, *data.heldout)])
-
-
 def make_adapter(base: Path, out: Path, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Train, judge and save into `out`: adapter_config.json, adapter_model.safetensors (bfloat16) and RECIPE.json, whose content is returned."""
     import torch
@@ -235,8 +229,6 @@ def _save_adapter(peft_model: Any, out: Path) -> None:
 
 def main() -> None:
     """Make the demo's adapter again, with the settings above."""
-    from perfbench.models.demo import prepare_base
-
     parser = argparse.ArgumentParser(description="Train the demo's adapter on this machine.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     folder: Path = parser.parse_args().out

@@ -24,7 +24,7 @@ import msgspec
 from perfbench.errors import Finding, MissingPartError, ModelError
 from perfbench.models.headers import other_weight_files, safetensors_files
 from perfbench.models.inspect import identity_sha256, read_config
-from perfbench.quality.own_process import answer_of, ours, reply
+from perfbench.quality.own_process import answer_of, ours
 from perfbench.scenario.quality import BertScore
 
 ENCODERS = ("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
@@ -106,7 +106,7 @@ def score(settings: BertScore, pairs: Sequence[Pair], documents: Sequence[str]) 
     baseline = None if settings.baseline is None else read_baseline(Path(settings.baseline), settings.layer)
     asked = [number for number, pair in enumerate(pairs) if pair.output.strip()]
     spec = Spec(path=settings.path, layer=settings.layer, pairs=[pairs[number] for number in asked], documents=list(documents) if settings.idf else None)
-    output = answer_of(ours("perfbench.quality.bertscore"), msgspec.json.encode(spec), timeout_s=_TIMEOUT_S)
+    output = answer_of(ours("perfbench.quality.bertscore_model"), msgspec.json.encode(spec), timeout_s=_TIMEOUT_S)
     found = msgspec.json.decode(output, type=Found)
     scores = [0.0] * len(pairs)
     for number, raw in zip(asked, found.scores, strict=True):
@@ -116,13 +116,3 @@ def score(settings: BertScore, pairs: Sequence[Pair], documents: Sequence[str]) 
     rescaled = "not rescaled" if baseline is None else f"rescaled by {baseline:g} ({Path(settings.baseline or '').name})"
     weights = "idf" if settings.idf else "no idf"
     return scores, f"{folder}, sha256 {digest}, layer {settings.layer}, {weights}, {rescaled}, transformers {found.transformers}"
-
-
-def _work(given: bytes) -> bytes:
-    from perfbench.quality.bertscore_model import compute
-
-    return msgspec.json.encode(compute(msgspec.json.decode(given, type=Spec)))
-
-
-if __name__ == "__main__":
-    reply(_work)

@@ -19,7 +19,7 @@ So a mean above 0.05 fails if the total is above 2 nats too: a very short answer
 also be off by chance: three standard errors are allowed. With top_p below 1 the served tokens are more probable than the entropy
 says, which can hide damage but never invents it.
 
-It runs as a process of its own (`python -m perfbench.quality.reference`: spec on stdin, result on stdout, both JSON), so that the
+It runs as a process of its own (`python -m perfbench.quality.reference_model`: spec on stdin, result on stdout, both JSON), so that the
 memory is free again before load is driven. What does not fit, or cannot be checked, is `skipped` with its reason.
 """
 
@@ -34,7 +34,7 @@ import msgspec
 from perfbench.errors import ReferenceMismatchError
 from perfbench.prompts import RenderedPrompt
 from perfbench.quality.ask import Answer, Target, ask_all
-from perfbench.quality.own_process import OwnProcessError, answer_of, ours, reply
+from perfbench.quality.own_process import OwnProcessError, answer_of, ours
 from perfbench.records import ReferenceCheck
 from perfbench.scenario.model import Decoding
 
@@ -113,7 +113,7 @@ def reference_check(subjects: Sequence[Subject]) -> list[ReferenceCheck]:
     if not subjects:
         return []
     try:
-        output = answer_of(ours("perfbench.quality.reference"), msgspec.json.encode(list(subjects)), timeout_s=_TIMEOUT_S)
+        output = answer_of(ours("perfbench.quality.reference_model"), msgspec.json.encode(list(subjects)), timeout_s=_TIMEOUT_S)
     except OwnProcessError as error:
         return [_skipped(subject, f"the reference process {error}; `quality.reference_prompts` says how many answers it scores") for subject in subjects]
     return msgspec.json.decode(output, type=list[ReferenceCheck])
@@ -171,13 +171,3 @@ def mismatch_error(check: ReferenceCheck) -> ReferenceMismatchError:
 def _line(text: str) -> str:
     folded = " ".join(text.split())
     return folded if len(folded) <= 240 else folded[:239] + "\u2026"
-
-
-def _work(given: bytes) -> bytes:
-    from perfbench.quality.reference_model import check_subject
-
-    return msgspec.json.encode([check_subject(subject) for subject in msgspec.json.decode(given, type=list[Subject])])
-
-
-if __name__ == "__main__":
-    reply(_work)

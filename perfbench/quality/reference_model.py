@@ -11,6 +11,7 @@ import msgspec
 import psutil
 import torch
 
+from perfbench.quality.own_process import reply
 from perfbench.quality.reference import ScoredAnswer, ServedAnswer, Subject, judge, worst_answers
 from perfbench.records import ReferenceCheck
 
@@ -133,3 +134,11 @@ def _example(model: Any, tokenizer: Any, answer: ServedAnswer, penalty: float) -
     )
     text = tokenizer.decode(output[0, len(answer.prompt_token_ids) :], skip_special_tokens=True)
     return {"prompt": answer.prompt, "served": answer.text, "reference": str(text)}
+
+
+def _work(given: bytes) -> bytes:
+    return msgspec.json.encode([check_subject(subject) for subject in msgspec.json.decode(given, type=list[Subject])])
+
+
+if __name__ == "__main__":
+    reply(_work)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 import pytest
+import report_run
 
 from perfbench.report.html import render_html
 from perfbench.results import RunFolder
@@ -69,7 +69,7 @@ def browser() -> Iterator[sync_api.Browser]:
 
 
 @pytest.fixture(scope="module")
-def url(folder: RunFolder, report_run: ModuleType) -> str:
+def url(folder: RunFolder) -> str:
     summary = msgspec.structs.replace(folder.summary(), plan=msgspec.to_builtins(report_run.plan()))
     path = Path(folder.write_text("report.html", render_html(folder, summary, folder.manifest())))
     return path.as_uri()
@@ -128,7 +128,7 @@ def test_filters_show_the_samples_that_fit_and_count_them(opened: OpenPage, fold
     assert page.locator(".sample:not([hidden])").count() == regressions > 0
 
 
-def test_slices_filter_too_and_differences_are_marked(opened: OpenPage, folder: RunFolder, report_run) -> None:
+def test_slices_filter_too_and_differences_are_marked(opened: OpenPage, folder: RunFolder) -> None:
     page = opened.page
     records = [record for name in ("base", "base+lora", "adapter", "merged") for record in folder.quality(name) if not record.passed]
     page.select_option("#filter-slice", f"room={report_run.HOSTILE[1]}")
@@ -145,7 +145,7 @@ def test_slices_filter_too_and_differences_are_marked(opened: OpenPage, folder: 
     assert page.evaluate("window.hacked") is None
 
 
-def test_foreign_text_is_shown_and_does_nothing(opened: OpenPage, report_run) -> None:
+def test_foreign_text_is_shown_and_does_nothing(opened: OpenPage) -> None:
     page = opened.page
     opened.wait_for_plots()
     page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
@@ -197,7 +197,7 @@ def test_every_table_has_a_caption_and_scoped_headings_and_every_plot_words(open
     assert page.evaluate("[...document.querySelectorAll('select, input')].filter(control => control.labels.length === 0).length") == 0
 
 
-def test_every_check_is_behind_its_stage_and_trial(opened: OpenPage, report_run) -> None:
+def test_every_check_is_behind_its_stage_and_trial(opened: OpenPage) -> None:
     page = opened.page
     stages = page.locator("details.checks")
     assert [line.split(":")[0] for line in stages.locator("> summary").all_inner_texts()] == ["Stage closed-1", "Stage closed-4", "Stage poisson-2"]

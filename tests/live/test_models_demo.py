@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perfbench.models import demo
+from perfbench.models import demo, demo_base
 from perfbench.models.commands import HELDOUT_ROWS, Row, load_language, make_data
 from perfbench.models.demo import ADAPTER_SOURCE, prepare_demo
 from perfbench.models.fit import check_adapter_fits, check_adapter_serves
@@ -43,7 +43,7 @@ def test_a_second_call_makes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(demo, "_convert", never)
+    monkeypatch.setattr(demo_base, "_convert", never)
     monkeypatch.setattr(demo, "make_data", never)
     assert prepare_demo(progress=never) == folder
 

@@ -17,6 +17,7 @@ from perfbench.models.commands import (
     Language,
     Template,
     answer_schema,
+    data_sha256,
     draw_command,
     load_language,
     make_data,
@@ -24,7 +25,6 @@ from perfbench.models.commands import (
     split_templates,
 )
 from perfbench.models.demo import ADAPTER_SOURCE
-from perfbench.models.recipe import data_sha256
 from perfbench.models.templates import slot_names
 
 pytest.importorskip("home_assistant_intents")

@@ -23,7 +23,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from perfbench.errors import MissingPartError, ScenarioError
-from perfbench.quality import bertscore, model_scores
+from perfbench.quality import bertscore, bertscore_model, model_scores
 from perfbench.quality.bertscore_model import compute
 from perfbench.quality.own_process import OwnProcessError
 from perfbench.records import QualityRecord
@@ -181,7 +181,7 @@ quality:
 
 
 def test_from_an_encoder_to_a_report(encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bertscore, "answer_of", lambda command, given, timeout_s: bertscore._work(given))  # a process takes seconds to import torch
+    monkeypatch.setattr(bertscore, "answer_of", lambda command, given, timeout_s: bertscore_model._work(given))  # a process takes seconds to import torch
     said = {"base": "the dog bit the man", "adapter": "zebra"}
     with AnsweringServer(lambda body: chat(said[body["model"]]), ("base", "adapter")) as server:
         file = scenario_file(tmp_path, server.url, f"{{path: '{encoders['bert']}', layer: 1}}", "metric: bertscore")

@@ -1,28 +1,15 @@
 """One realistic run folder for all report tests; tests/report_run.py writes it."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
+from report_run import write_run
 
 from perfbench.records import Manifest, Summary
 from perfbench.results import RunFolder
 
 
 @pytest.fixture(scope="session")
-def report_run() -> ModuleType:
-    """The module itself; by path, because tests/ is no package."""
-    spec = importlib.util.spec_from_file_location("report_run", Path(__file__).parents[2] / "report_run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def folder(report_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return report_run.write_run(tmp_path_factory.mktemp("results"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="session")

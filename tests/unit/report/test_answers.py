@@ -1,8 +1,7 @@
 """Which answers are shown, in which order, and that they cannot act."""
 
-from types import ModuleType
-
 import polars as pl
+import report_run
 
 from perfbench.records import Manifest, Summary
 from perfbench.report import answers
@@ -32,7 +31,7 @@ def test_a_sample_shows_the_answers_of_all_variants_side_by_side(folder: RunFold
     assert not sample.reference_passes
 
 
-def test_long_answers_are_cut_aloud_and_controls_are_shown(folder: RunFolder, summary: Summary, report_run: ModuleType) -> None:
+def test_long_answers_are_cut_aloud_and_controls_are_shown(folder: RunFolder, summary: Summary) -> None:
     outputs = {sample.sample_id: text(sample.answers[0]) for sample in answers.failed_samples(folder, summary).samples}
     assert outputs["s008"].endswith(f" … ({len(report_run.HOSTILE[8]) - 2000:,} more characters)")
     assert outputs["s007"] == "nul \u2400 escape \u241b[31mred\u241b[0m bell \u2407"
@@ -54,7 +53,7 @@ def test_slowest_requests_are_measured_ones_in_falling_order(folder: RunFolder, 
     assert table.rows[0][0].text == chosen.sort("ttft_s", descending=True)["request_id"][0]
 
 
-def test_failures_are_counted_by_trial_and_kind(folder: RunFolder, manifest: Manifest, report_run: ModuleType) -> None:
+def test_failures_are_counted_by_trial_and_kind(folder: RunFolder, manifest: Manifest) -> None:
     latencies = request_latencies(folder, manifest)
     table = answers.failures_table(latencies)
     assert {row[0].text for row in table.rows} == {"adapter"} and {row[2].text for row in table.rows} == {"server"}

@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 import polars as pl
 import pytest
+from report_run import write_run
 
 from perfbench.errors import InputError, MissingPartError
 from perfbench.records import Audit
 from perfbench.report.export import export
 from perfbench.report.open_metrics import points, render_open_metrics
 from perfbench.results import RunFolder
-from tests.report_run import write_run
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from report_run import write_run
 
 from perfbench.errors import InputError
 from perfbench.report.foreign import foreign_table, read_foreign
-from tests.report_run import write_run
 
 FILES = Path(__file__).with_name("foreign")
 AIPERF = {

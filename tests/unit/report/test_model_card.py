@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 from huggingface_hub import ModelCard
+from report_run import write_run
 
 from perfbench.errors import InputError
 from perfbench.report.model_card import publish, render_model_card
 from perfbench.results import RunFolder
-from tests.report_run import write_run
 
 
 @pytest.fixture(scope="module")

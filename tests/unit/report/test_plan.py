@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import msgspec
 import pytest
+import report_run
 
 from perfbench.records import Manifest, Plan, Summary, VariantPlan
 from perfbench.report import plan as report_plan
@@ -15,7 +14,7 @@ from perfbench.results import RunFolder
 
 
 @pytest.fixture
-def plan(report_run: ModuleType) -> Plan:
+def plan() -> Plan:
     return report_run.plan()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from report_run import write_run
 
 from perfbench.records import Estimate, GateSummary, SliceSummary, Summary
 from perfbench.report.quality_details import gates_table, signature_lines, slices_table
-from tests.report_run import write_run
 
 
 @pytest.fixture(scope="module")

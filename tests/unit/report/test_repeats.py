@@ -1,6 +1,5 @@
 """Which trials count and which stage is the headline."""
 
-from types import ModuleType
 
 import msgspec
 import pytest
@@ -71,7 +70,7 @@ def test_headline_says_how_many_meet_the_slo(summary: Summary) -> None:
 
 
 @pytest.mark.parametrize(("met", "answer"), [([True, True], True), ([True, False], False), ([True, None], None), ([None, False], False), ([], None)])
-def test_a_stage_meets_the_slo_when_all_its_repeats_do(summary: Summary, met: list[bool | None], answer: bool | None, report_run: ModuleType) -> None:
+def test_a_stage_meets_the_slo_when_all_its_repeats_do(summary: Summary, met: list[bool | None], answer: bool | None) -> None:
     trial = summary.variants["base"].trials[0]
     trials = [msgspec.structs.replace(trial, repeat=number, slo={"met": one, "limits": {}}) for number, one in enumerate(met)]
     variant = msgspec.structs.replace(summary.variants["base"], trials=trials)
