@@ -96,15 +96,16 @@ def _memory(baseline: FinishedRun, run: FinishedRun, variant: str, metric: str) 
 
 def _quality(baseline: FinishedRun, run: FinishedRun, variant: str) -> Moved:
     from perfbench.quality.decide import deciding_metric
-    from perfbench.quality.fairness import not_comparable
+    from perfbench.quality.fairness import computed_otherwise, not_comparable
     from perfbench.quality.measures import WIN_RATE, paired_difference, reading_of
 
     old, new, quality = baseline.quality.get(variant, []), run.quality.get(variant, []), run.experiment.quality
     if quality is None or not old or not new:
         return Moved("quality", "share", "share", "higher", note="a run has no quality check of it")
     metric = deciding_metric(quality)
-    problem = "a win rate against base does not compare two runs" if metric == WIN_RATE else not_comparable(old, new)
     figures = [one.summary.variants[variant].quality for one in (baseline, run)]
+    otherwise = computed_otherwise(figures[0], figures[1], metric)
+    problem = "a win rate against base does not compare two runs" if metric == WIN_RATE else not_comparable(old, new) or otherwise
     shares = [figure.metrics[metric].value if figure is not None and metric in figure.metrics else None for figure in figures]
     if problem is not None or shares[0] is None or shares[1] is None:
         return Moved(metric, "share", "share", "higher", note=problem or f"a run has no {metric}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perfbench.prompts import RenderedPrompt, hash_all, sha256_of
-from perfbench.records import QualityRecord
+from perfbench.records import QualityRecord, QualitySummary
 from perfbench.scenario.model import Decoding, Prompt
 
 
@@ -42,3 +42,9 @@ def not_comparable(left: Sequence[QualityRecord], right: Sequence[QualityRecord]
         if {getattr(record, what) for record in left} != {getattr(record, what) for record in right}:
             return f"they were asked with another {told}"
     return None
+
+
+def computed_otherwise(left: QualitySummary | None, right: QualitySummary | None, metric: str) -> str | None:
+    """Why a model's metric (BERTScore, COMET) cannot be compared over two runs, or None: another model, layer or baseline; folder and version aside."""
+    told = ["" if one is None else one.signatures.get(metric, "").partition(", sha256 ")[2].rpartition(", ")[0] for one in (left, right)]
+    return None if told[0] == told[1] else f"it was computed by other models (sha256 {told[0] or 'unknown'}; {told[1] or 'unknown'})"

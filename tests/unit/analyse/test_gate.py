@@ -122,6 +122,24 @@ def test_quality_is_paired_by_sample(finished: Maker) -> None:
     assert unsure.verdict == "cannot tell"
 
 
+def test_a_metric_that_other_models_computed_is_not_compared(finished: Maker) -> None:
+    """As if an encoder had computed the accuracy."""
+
+    def computed(name: str, signature: str) -> FinishedRun:
+        run = finished(name)
+        variant = run.summary.variants["merged"]
+        assert variant.quality is not None
+        quality = msgspec.structs.replace(variant.quality, signatures={"accuracy": signature})
+        return replace(run, summary=msgspec.structs.replace(run.summary, variants={"merged": msgspec.structs.replace(variant, quality=quality)}))
+
+    old, rule = computed("old", "/a/enc, sha256 11, layer 1, transformers 5.1"), {"metric": "quality", "allowed_absolute": 0.1}
+    (check,) = _gate(old, computed("moved", "/b/enc, sha256 11, layer 1, transformers 5.2"), rule).checks
+    assert (check.change, "not comparable" in check.reason) == (0.0, False)
+    (check,) = _gate(old, computed("other", "/a/enc, sha256 11, layer 2, transformers 5.1"), rule).checks
+    assert check.verdict == "cannot tell"
+    assert "it was computed by other models (sha256 11, layer 1; 11, layer 2)" in check.reason
+
+
 def test_void_trials_cannot_tell(finished: Maker) -> None:
     (check,) = _gate(finished("old"), finished("new", void=True), {"metric": "ttft_s", "allowed_relative": 0.1}).checks
     assert (check.verdict, check.baseline) == ("cannot tell", None)
