@@ -59,13 +59,14 @@ def read_sheet(path: Path, keys: Mapping[str, BlindKey], by: str) -> list[HumanL
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8; a spreadsheet saves it as `CSV UTF-8`"
         raise InputError(f"{path} cannot be read ({why}); expected the CSV file that `perfbench samples --blind` wrote, filled in") from None
     head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     if "key" not in (reader.fieldnames or ()) or not {"score", "stars"} & set(reader.fieldnames or ()):
         raise InputError(f"{path} has no columns `key` and `score`; expected the CSV file that `perfbench samples --blind` wrote, filled in")
-    labels = []
+    labels: list[HumanLabel] = []
+    seen: dict[str, tuple[int, float]] = {}
     try:
         for number, row in enumerate(reader, 2):
             score = _score(row.get("score") or "", row.get("stars") or "", f"{path}, row {number}")
@@ -75,6 +76,9 @@ def read_sheet(path: Path, keys: Mapping[str, BlindKey], by: str) -> list[HumanL
             key = keys.get(name.partition("-")[0])
             if key is None or name not in key.rows:
                 raise InputError(f"{path}, row {number}: the key `{name}` is of no sheet of this run; import it into the run that it was exported from")
+            first, before = seen.setdefault(name, (number, score))
+            if before != score:
+                raise InputError(f"{path}, row {number}: the key `{name}` stands in row {first} too, with another score; keep one of them")
             sample_id, variant = key.rows[name]
             labels.append(HumanLabel(sample_id=sample_id, variant=variant, score=score, comment=row.get("comment") or "", by=by))
     except csv.Error as error:
@@ -86,6 +90,8 @@ def read_sheet(path: Path, keys: Mapping[str, BlindKey], by: str) -> list[HumanL
 
 def _score(score: str, stars: str, where: str) -> float | None:
     word = score.strip().casefold().replace(",", ".")
+    if word and stars.strip():
+        raise InputError(f"{where} has both a `score` and `stars`; leave one of them empty")
     if word in _WORDS:
         return _WORDS[word]
     try:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from perfbench.errors import InputError
 from perfbench.prompts import readable
+from perfbench.quality.labels import LABELS
 from perfbench.records import QualityRecord
 from perfbench.report.formats import one_line, visible
 from perfbench.report.marks import Kind, held_against, pieces
@@ -61,7 +62,8 @@ def _fits(answers: Mapping[str, QualityRecord], wanted: Wanted, reference: str |
 
 def _answer_fits(record: QualityRecord, wanted: Wanted, *, reference_passes: bool) -> bool:
     regression = record.passed is False and reference_passes
-    fits = not wanted.labels or record.label in wanted.labels or (REGRESSION in wanted.labels and regression)
+    asked = {label.casefold() for label in wanted.labels}
+    fits = not asked or record.label.casefold() in asked or (REGRESSION in asked and regression)
     return fits and (not wanted.failed or record.passed is False) and (not wanted.regressions or regression)
 
 
@@ -73,10 +75,14 @@ def _check(by_variant: Mapping[str, Sequence[QualityRecord]], wanted: Wanted, re
         checked = [name for name, rows in by_variant.items() if rows]
         raise InputError(f"variant `{wanted.variant}` has no checked samples in this run; expected one of {_listed(checked)}")
     known = {record.label for record in records}
-    for label in wanted.labels:
-        if label not in known and label != REGRESSION:
+    asked = [label.casefold() for label in wanted.labels]
+    for label in asked:
+        if label not in (other.casefold() for other in (*known, *LABELS, REGRESSION)):
             raise InputError(f"no answer of this run has the label `{label}`; its labels are {_listed(sorted(known))}")
-    if reference is None and (wanted.regressions or REGRESSION in wanted.labels):
+    if wanted.sample_id is not None and all(record.sample_id != wanted.sample_id for record in records):
+        ids = list(dict.fromkeys(record.sample_id for record in records))
+        raise InputError(f"this run has no sample `{wanted.sample_id}`; it has {len(ids):,}, from `{one_line(ids[0], 60)}` to `{one_line(ids[-1], 60)}`")
+    if reference is None and (wanted.regressions or REGRESSION in asked):
         raise InputError("this run has no base that an answer could have become worse than")
     for column, value in wanted.slices:
         values = {record.slices[column] for record in records if column in record.slices}

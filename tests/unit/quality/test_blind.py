@@ -74,6 +74,8 @@ def test_labels_come_home_from_what_a_spreadsheet_saves(tmp_path: Path) -> None:
         ("key,score,stars\nKEY,,six\n", "not `six`"),
         ("key,score\nKEY,\n", "no row with a `score`"),
         ("a,b\n1,2\n", "no columns `key` and `score`"),
+        ("key,score\nKEY,right\nKEY,wrong\n", "row 3: the key `.*` stands in row 2 too, with another score"),
+        ("key\tscore\tstars\nKEY\tright\t1\n", "row 2 has both a `score` and `stars`"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, text: str, told: str) -> None:

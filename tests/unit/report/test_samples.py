@@ -40,6 +40,8 @@ RUN = {
         (Wanted(failed=True), ["s0", "s1", "s2"]),
         (Wanted(failed=True, variant="adapter"), ["s0", "s2"]),
         (Wanted(labels=("invalid JSON",)), ["s2"]),
+        (Wanted(labels=("Invalid json",)), ["s2"]),
+        (Wanted(labels=("unsafe refusal",)), []),
         (Wanted(labels=("invalid JSON",), variant="adapter"), []),
         (Wanted(labels=("invalid JSON", "too verbose")), ["s0", "s2"]),
         (Wanted(regressions=True), ["s0"]),
@@ -56,7 +58,8 @@ def test_samples_that_fit_and_no_others(wanted: Wanted, ids: list[str]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        (Wanted(labels=("bad JSON",)), r"no answer of this run has the label `bad JSON`; its labels are `correct answer`, `invalid JSON`"),
+        (Wanted(labels=("bad JSON",)), r"no answer of this run has the label `bad json`; its labels are `correct answer`, `invalid JSON`"),
+        (Wanted(sample_id="s9"), r"this run has no sample `s9`; it has 3, from `s0` to `s2`"),
         (Wanted(variant="merged"), r"variant `merged` has no checked samples in this run; expected one of `base`, `adapter`"),
         (Wanted(slices=(("level", "odd"),)), r"level=odd; its values are `easy`, `hard`"),
         (Wanted(slices=(("room", "den"),)), r"room=den; slices of this run: `level`"),
