@@ -112,7 +112,7 @@ def _send_lag(stage: Stage, measured: pl.DataFrame) -> Iterator[AuditCheck]:
         return
     lag, (suspect, void) = lags.quantile(0.99, "higher"), limits
     assert lag is not None
-    late = "after its scheduled time" if stage.arrival != "closed" else "after its stream was free"
+    late = "after their scheduled time" if stage.arrival != "closed" else "after their stream was free"
     said = f"requests were sent up to {lag * 1e3:.1f} ms {late} (p99); above {suspect * 1e3:.1f} ms that distorts the load"
     yield graded("send lag", lag, (suspect, void), said, "s")
 
@@ -168,8 +168,8 @@ def _answered(answered: int, measured: int) -> AuditCheck:
     """The only check whose threshold lies below: too few is the doubt."""
     enough, least = MIN_REQUESTS
     if answered < least:
-        return AuditCheck(name="answered", verdict="void", measured=answered, unit="requests",
-                          sentence=f"no request of the {measured} in the measured window was answered")  # fmt: skip
+        said = f"none of the {measured} requests in the measured window was answered" if measured else "no request was due in the measured window"
+        return AuditCheck(name="answered", verdict="void", measured=answered, unit="requests", sentence=said)
     few = answered < enough
     sentence = f"only {answered} requests were answered in the measured window; below {enough} there is no p95" if few else f"{answered} requests were answered"
     return AuditCheck(name="answered", verdict="suspect" if few else "valid", measured=answered, unit="requests", sentence=sentence)

@@ -2,9 +2,9 @@
 
 Only `adapter` and `merged` can be recommended: they hold the fine-tune. A variant is out when its quality fails, when it does not do the task (no pass,
 and next to nothing right), when the reference called its answers nonsense, or when none of its trials can be used. Of two that are left, the cheaper at
-the SLO is served when that is no accident: it meets the SLO at another load than the other, or the comparison behind the price (goodput, else output
-tokens per second or TPOT, at that stage) is certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is certain.
-Else the run cannot say, and says what would help.
+the SLO is served when that is no accident: it meets the SLO at a load at which the other misses it, or the comparison behind the price (goodput, else
+output tokens per second or TPOT, at that stage) is certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is
+certain. Else the run cannot say, and says what would help.
 
 `reasons` are for ten seconds: what decided first, one sentence for all stages. `details` hold the sentences behind them: each stage with its interval, each
 quality verdict in full.
@@ -66,8 +66,10 @@ def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCh
         return f"{name} is out: its quality fails ({variant.quality.reason})"
     if variant.quality is not None and (nothing := _next_to_nothing(variant.quality)) is not None:
         return f"{name} is out: it does not do the task ({nothing})"
-    if not any(trial.audit.verdict != "void" for trial in (*variant.trials, *variant.probes)):
-        return f"{name} is out: none of its trials can be used"
+    trials = (*variant.trials, *variant.probes)
+    if not any(trial.audit.verdict != "void" for trial in trials):
+        why = next((f": {trial.audit.reasons[0]}" for trial in trials if trial.audit.reasons), "")
+        return f"{name} is out: none of its trials can be used{why}"
     return None
 
 
@@ -156,14 +158,28 @@ def _by_price(
     if edges is not None:
         certain, sentence = edges
         return (cheap, f"{said}: {sentence}") if certain else (None, f"{said}, which the searches do not make certain: {sentence}")
-    if at is not None and against is not None and at.stage != against.stage:
-        return cheap, f"{said}: {cheap} meets the SLO up to stage {at.stage}, {dear} at {against.stage}"
-    stage = at.stage if at is not None else None
-    here = {one.metric: one for one in between if one.stage == stage}
-    backing = next((here[metric] for metric in ("goodput_per_s", "output_tokens_per_s", "tpot_s") if metric in here), None)
-    if backing is not None and _winner(backing) == cheap:
-        return cheap, f"{said} ({1 - low / high:.0%} less); {_sentence(backing)}"
+    stages_apart = at is not None and against is not None and at.stage != against.stage
+    if at is not None and stages_apart and (why := _dear_misses(variants[dear], at.stage)) is not None:
+        return cheap, f"{said}: {cheap} meets the SLO at stage {at.stage}, {dear} {why}"
+    # Which of two stages has the most goodput may be chance: then the cheaper one has to be better at both.
+    backings = [_backing(between, one.stage if one is not None else None) for one in ((at, against) if stages_apart else (at,))]
+    if backings[0] is not None and all(one is not None and _winner(one) == cheap for one in backings):
+        return cheap, f"{said} ({1 - low / high:.0%} less); {_sentence(backings[0])}"
     return None, f"{said}, a difference that the measurement does not make certain"
+
+
+def _dear_misses(variant: VariantSummary, stage: str) -> str | None:
+    """Why a variant has no price at the stage at which another one has its own; None where it meets the SLO there, or may."""
+    trials = [trial for trial in variant.trials if trial.stage == stage and trial.audit.verdict != "void"]
+    if not trials:
+        return "was not driven so hard"
+    return "misses it there" if any(trial.slo is not None and trial.slo["met"] is False for trial in trials) else None
+
+
+def _backing(between: Sequence[Comparison], stage: str | None) -> Comparison | None:
+    """The comparison behind the price of a stage."""
+    here = {one.metric: one for one in between if one.stage == stage}
+    return next((here[metric] for metric in ("goodput_per_s", "output_tokens_per_s", "tpot_s") if metric in here), None)
 
 
 def _by_tpot(between: Sequence[Comparison]) -> tuple[str | None, list[str]]:

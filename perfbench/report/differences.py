@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfbench.analyse.metrics import metric_label
+from perfbench.analyse.compare import RATES
+from perfbench.analyse.metrics import metric_label, paired_things
 from perfbench.analyse.starts import CLOSED_TTFT_SD, START_SD
 from perfbench.records import Comparison, Summary
 from perfbench.report import formats
+from perfbench.report.repeats import usable_trials
 from perfbench.report.tables import Cell, Column, Table, metric_title, metric_unit
 
+_MOST_NAMED = 4
 ADAPTER_STEPS = (
     ("base", "base+lora", "LoRA enabled, adapter idle"),
     ("base+lora", "adapter", "adapter in use"),
@@ -50,9 +53,43 @@ def comparison_table(summary: Summary) -> Table:
     )  # fmt: skip
     caption = (
         "Right minus left, paired by prompt; the verdict is on the right one. same: the whole interval is too small to choose by. "
-        f"cannot tell: the difference may be chance.{started_once(summary.comparisons)}"
+        f"cannot tell: the difference may be chance.{_provisos(summary, summary.comparisons)}"
     )
     return Table("comparisons", "Differences", caption, columns, rows)
+
+
+def _provisos(summary: Summary, shown: Sequence[Comparison]) -> str:
+    """What a reader of these differences has to know, in sentences; empty where there is nothing."""
+    return "".join((_rates_are_spread(shown), _left_out(summary, shown), started_once(shown)))
+
+
+def _rates_are_spread(shown: Sequence[Comparison]) -> str:
+    if not any(one.metric in RATES for one in shown):
+        return ""
+    return " For rates an answer is spread over the time that it took, so that they can differ from those counted in a short window."
+
+
+def _left_out(summary: Summary, shown: Sequence[Comparison]) -> str:
+    """Latencies are of requests that both answered: where one fails, it is its slow ones that may be missing."""
+    failed = []
+    for name, stage in dict.fromkeys((name, one.stage) for one in shown for name in (one.left, one.right) if name in summary.variants):
+        trials = usable_trials(summary.variants[name], stage)
+        count = sum(trial.requests.failed for trial in trials)
+        if count:
+            failed.append(f"{name} at {stage}: {count:,} of {count + sum(trial.requests.ok for trial in trials):,}")
+    more = f" and {len(failed) - _MOST_NAMED:,} more" if len(failed) > _MOST_NAMED else ""
+    return f" Failed requests are in no pair ({', '.join(failed[:_MOST_NAMED])}{more})." if failed else ""
+
+
+def how_sure(one: Comparison) -> str:
+    """The verdict; where it cannot tell, what would."""
+    if one.verdict != "cannot tell":
+        return one.verdict
+    if one.ci95_low is None:
+        return "cannot tell: too few for an interval"
+    if one.n_to_decide is None:
+        return "cannot tell: no practical number would"
+    return f"cannot tell: about {one.n_to_decide:,} {paired_things(one.metric)} would, it had {one.n:,}"
 
 
 def started_once(comparisons: Sequence[Comparison]) -> str:
@@ -108,8 +145,8 @@ def adapter_tax_table(summary: Summary, stage: str) -> Table:
         (Cell(step), *(_step_cell(steps[metric].get(step), metric_unit(summary, metric)) for metric in metrics), Cell(meanings[step]))
         for step in (f"{left} → {right}" for left, right, _ in steps_of(summary)) if step in meanings
     )  # fmt: skip
-    steps_shown = [one for found in steps.values() for one in found.values()]
-    caption = f"What each step adds (right minus left, paired by prompt), and whether it is for the better.{started_once(steps_shown)}"
+    shown = [one for found in steps.values() for one in found.values()]
+    caption = f"What each step adds (right minus left, paired by prompt), and whether it is for the better.{_provisos(summary, shown)}"
     return Table(f"adapter-tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows, details="Below each figure: its 95 % interval.")
 
 
@@ -124,7 +161,7 @@ def tax_table(summary: Summary, stage: str) -> Table:
     """The adapter tax in a form that fits a terminal and a pull request: a row a step and metric, the interval in a column of its own."""
     columns = (
         Column("Step", align="left"), Column("Metric", align="left"), Column("Change"), Column("95 % interval"), Column("Relative", minor=True),
-        Column("Verdict", align="left", minor=True), Column("From answer length", "the part that comes from answers of another length", minor=True),
+        Column("Verdict", align="left", minor=True, prose=True), Column("From answer length", "the part that comes from answers of another length", minor=True),
         Column("What it is", align="left", prose=True, minor=True),
     )  # fmt: skip
     steps = [(left, right, HEADLINE_STEPS.get((left, right), what)) for left, right, what in steps_of(summary)]
@@ -137,7 +174,7 @@ def tax_table(summary: Summary, stage: str) -> Table:
         for one in summary.comparisons if (one.left, one.right, one.metric) == (left, right, metric) and one.stage in (stage, "")
     )  # fmt: skip
     shown = [one for one in summary.comparisons if one.stage in (stage, "")]
-    caption = f"Right minus left, paired by prompt (rates by part of the window, memory by repeat).{started_once(shown)}"
+    caption = f"Right minus left, paired by prompt (rates by part of the window, memory by repeat).{_provisos(summary, shown)}"
     return Table(f"tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows)
 
 
@@ -147,7 +184,7 @@ def _tax_row(summary: Summary, one: Comparison, what: str) -> tuple[Cell, ...]:
     length = one.from_length.value if one.from_length is not None else None
     return (
         Cell(f"{one.left} → {one.right}"), Cell(metric_label(one.metric), title=metric_title(one.metric)), Cell(difference.text, mark=verdict.mark),
-        Cell(difference.detail or formats.DASH), relative, Cell(verdict.text), Cell(formats.signed(formats.quantity(length, unit))), Cell(what),
+        Cell(difference.detail or formats.DASH), relative, Cell(how_sure(one)), Cell(formats.signed(formats.quantity(length, unit))), Cell(what),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_send_lag_is_held_against_the_time_to_first_token(audited: Any, lag: flo
     if verdict == "valid":
         assert audit.verdict == "valid"
     else:
-        _only(audit, verdict, f"{lag * 1e3:.1f} ms after its scheduled time")
+        _only(audit, verdict, f"{lag * 1e3:.1f} ms after their scheduled time")
 
 
 @pytest.mark.parametrize(("held", "verdict"), [(0, "valid"), (1, "void"), (20, "void")])

@@ -116,7 +116,25 @@ def test_the_one_that_meets_the_slo_at_a_higher_stage(run: Any, record: Any) -> 
     }
     found = _recommend(run, by_trial, **PRICED)
     assert found.serve == "merged"
-    assert found.reasons[0] == "merged costs $0.00250 a request, adapter $0.00500: merged meets the SLO up to stage high, adapter at low"
+    assert found.reasons[0] == "merged costs $0.00250 a request, adapter $0.00500: merged meets the SLO at stage high, adapter misses it there"
+
+
+def test_two_best_stages_that_both_meet_the_slo_are_no_reason_by_themselves(run: Any, record: Any) -> None:
+    """merged has the most goodput at high, adapter at low, and each is as fast as the other at its own: which stage came out best is chance."""
+    rng = np.random.default_rng(3)
+    counts = {"adapter.low.r0": 40, "adapter.high.r0": 38, "merged.low.r0": 38, "merged.high.r0": 42}
+    by_trial = {
+        trial: [record(trial, 2.0 + float(at), prompt_id=str(k)) for k, at in enumerate(np.sort(rng.uniform(0, 8, count)))] for trial, count in counts.items()
+    }
+    found = _recommend(run, by_trial, **PRICED)
+    assert found.serve is None
+    assert any(reason.endswith("a difference that the measurement does not make certain") for reason in found.reasons)
+
+
+def test_two_best_stages_and_one_variant_better_at_both(run: Any, record: Any) -> None:
+    counts = {"adapter.low.r0": 20, "adapter.high.r0": 18, "merged.low.r0": 40, "merged.high.r0": 44}
+    found = _recommend(run, {trial: _requests(record, trial, count) for trial, count in counts.items()}, **PRICED)
+    assert found.serve == "merged" and "higher goodput than adapter at stage high" in found.reasons[0]
 
 
 def test_only_one_meets_the_slo_at_all(run: Any, record: Any) -> None:
@@ -170,7 +188,8 @@ def test_a_variant_that_answers_nonsense_is_out(run: Any, record: Any) -> None:
 def test_a_variant_without_usable_trials_is_out(run: Any, record: Any) -> None:
     by_trial = {"adapter.one.r0": [], "merged.one.r0": _requests(record, "merged.one.r0", 40)}
     found = _recommend(run, by_trial)
-    assert (found.serve, found.reasons[0]) == ("merged", "adapter is out: none of its trials can be used")
+    why = "no request was due in the measured window"
+    assert (found.serve, found.reasons[0]) == ("merged", f"adapter is out: none of its trials can be used: {why}")
 
 
 def test_the_same_is_said_as_the_same(run: Any, record: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perfbench.records import Comparison, Estimate, FidelitySummary, Manifest, Summary
+from perfbench.records import Comparison, Estimate, FidelitySummary, Manifest, RequestCounts, Summary
 from perfbench.report.differences import adapter_steps, comparison_table, tax_table
 from perfbench.report.fidelity import fidelity_table
 from perfbench.report.markdown import render_markdown
@@ -56,6 +56,19 @@ def test_the_tax_in_steps_with_memory_and_variations(summary: Summary) -> None:
     assert rows[0][2:6] == ["+100 ms", "+50.0 … +150 ms", "+50.0 %", "worse"] and rows[0][7] == "what enabling LoRA costs"
     assert rows[1][2:4] == ["+1.00 GiB", "—"]
     assert [step for step, _, _ in adapter_steps(changed, "tpot_s", "closed-1")][-1] == "adapter → rank-64"
+
+
+def test_the_tax_says_what_would_tell_and_what_failed(summary: Summary) -> None:
+    unsure = _comparison("adapter", "merged", "tpot_s", verdict="cannot tell", n_to_decide=1234)
+    rate = _comparison("adapter", "merged", "output_tokens_per_s", verdict="cannot tell", ci95_low=None, ci95_high=None)
+    trials = [msgspec.structs.replace(trial, requests=RequestCounts(ok=95, failed=5)) for trial in summary.variants["merged"].trials]
+    variants = {**summary.variants, "merged": msgspec.structs.replace(summary.variants["merged"], trials=trials)}
+    table = tax_table(msgspec.structs.replace(summary, comparisons=[unsure, rate], variants=variants), "closed-1")
+    assert [row[5].text for row in table.rows] == [
+        "cannot tell: about 1,234 paired requests would, it had 40", "cannot tell: too few for an interval",
+    ]  # fmt: skip
+    assert "merged at closed-1: 10 of 200" in table.caption and "For rates an answer is spread" in table.caption
+    assert "Failed requests" not in tax_table(msgspec.structs.replace(summary, comparisons=[unsure]), "closed-1").caption
 
 
 def test_a_difference_says_what_comes_from_length_and_how_many_would_tell(summary: Summary) -> None:
