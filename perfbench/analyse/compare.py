@@ -151,6 +151,11 @@ def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels:
     return _Compared(left, right, metric, stage, difference, left_mean, seen, from_length, from_speed)
 
 
+def nothing_paired(metric: str) -> str:
+    """Why there is no pair: no request that both answered, or none whose answers have the metric."""
+    return f"no request was answered by both{' with more than one token and usage' if metric == 'tpot_s' else ''}"
+
+
 def _seed(*names: str) -> int:
     """From the names alone, so that a comparison reads the same whatever else the run compared."""
     return zlib.crc32("\0".join(names).encode())

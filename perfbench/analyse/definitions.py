@@ -203,8 +203,8 @@ def recompute(
     for one in of_tool(tool):
         theirs = one.values(requests)
         found.append(Recomputed(variant, stage, one.name, one.ours, _interpolated(theirs), _ours(one.ours, requests), len(theirs)))
-    goodput = _goodput(tool, repeats, limits_s)
-    if goodput is not None:
+    if any(metric in _LIMITS[tool] for metric in limits_s):
+        goodput = _goodput(tool, repeats, limits_s)
         nothing: dict[str, float | None] = dict.fromkeys(("mean", "p50", "p99"))
         ours = {**nothing, "mean": goodput_per_s}
         found.append(Recomputed(variant, stage, "goodput", "goodput_per_s", {**nothing, "mean": goodput}, ours, len(requests), _limits_note(tool, limits_s)))
@@ -232,10 +232,12 @@ def _ours(metric: str, requests: pl.DataFrame) -> dict[str, float | None]:
 
 
 def _goodput(tool: str, repeats: Sequence[pl.DataFrame], limits_s: Mapping[str, float]) -> float | None:
-    """Good requests a second by the tool's rule; None where no limit is one of its. What has no value for a limit is not good, but for vLLM."""
+    """Good requests a second by the tool's rule. What has no value for a limit is not good, but for vLLM. None where a limit needs tokens that nobody counted:
+    the tool counts them itself."""
     limits = {metric: limit for metric, limit in limits_s.items() if metric in _LIMITS[tool]}
     whole_s = sum(one.select(pl.col("end_ns").max() - pl.col("sent_ns").min()).item() for one in repeats if len(one)) / NS_PER_S
-    if not limits or whole_s <= 0:
+    counts = bool({"tpot_s", "ntpot_s"} & set(limits)) or (tool == "inference-perf" and "ttft_s" in limits)
+    if whole_s <= 0 or (counts and any(one["output_tokens"].null_count() for one in repeats)):
         return None
     within = [(_LIMITS[tool][metric]() <= limit).fill_null(tool == "vllm") for metric, limit in limits.items()]
     return float(pl.concat(repeats).select(pl.all_horizontal(within).sum()).item() / whole_s)

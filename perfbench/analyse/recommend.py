@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from perfbench.analyse.compare import SAME_MARGIN
+from perfbench.analyse.compare import SAME_MARGIN, nothing_paired
 from perfbench.analyse.cost import StageResult
 from perfbench.analyse.metrics import metric_label
 from perfbench.records import CapacitySummary, Comparison, FidelitySummary, QualitySummary, Recommendation, ReferenceCheck, VariantSummary
@@ -216,7 +216,7 @@ def _way(difference: float) -> str:
 def _sentence(one: Comparison) -> str:
     label, stage = metric_label(one.metric), f"at stage {one.stage}"
     if one.difference is None:
-        return f"{label} {stage}: no request was answered by both {one.right} and {one.left}"
+        return f"{label} {stage}: {nothing_paired(one.metric)}, {one.left} and {one.right}"
     size = f"{abs(one.relative):.1%}" if one.relative is not None else f"{abs(one.difference):.3g}"
     said = f"{one.right} has {size} {_way(one.difference)} {label} than {one.left} {stage}"
     if one.ci95_low is None or one.ci95_high is None:

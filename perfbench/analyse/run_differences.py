@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, pairs_to_decide, slices_spanned
+from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, nothing_paired, pairs_to_decide, slices_spanned
 from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, ends, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
@@ -60,7 +60,7 @@ def _latency(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, 
     labels = [pair for pair, (old, _) in zip(starts_of(baseline, run, both), rows, strict=True) if len(old)]
     allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival))
     found = change(rows, statistic, seed=seed(variant, stage, metric, statistic), starts=allowance)
-    few = f"too few requests for {statistic}" if any(len(old) for old, _ in rows) else "no request was answered by both"
+    few = f"too few requests for {statistic}" if any(len(old) for old, _ in rows) else nothing_paired(metric)
     return from_change(metric, statistic, found, few, starts_seen(labels) if labels else None)
 
 
@@ -76,12 +76,14 @@ def _rate(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, met
     if run.experiment.stages[stage].arrival != "closed":
         return empty(metric, "rate", "the schedule sets the rate of an open-loop stage")
     both = paired_slices(paired_trials(baseline, run, variant, stage), run, metric)
-    note = "no repeat that both runs can use, or the scenario has no SLO" if metric == "goodput_per_s" else "no repeat that both runs can use, or no usage"
+    if not both and metric == "goodput_per_s" and not run.experiment.slo:
+        return empty(metric, "rate", "the scenario has no SLO")
     if not both:
-        return empty(metric, "rate", note)
+        used = paired_trials(baseline, run, variant, stage)
+        return empty(metric, "rate", "answers came without usage" if used else "no repeat that both runs can use (void trials are left out)")
     starts, labels = rate_starts(baseline, run, both, metric)
     found = change([rows for _, rows in both], "mean", seed=seed(variant, stage, metric), starts=starts, spans=slices_spanned([pair for pair, _ in both]))
-    return from_change(metric, "rate", found, note, starts_seen(labels))
+    return from_change(metric, "rate", found, "", starts_seen(labels))
 
 
 def _memory(baseline: FinishedRun, run: FinishedRun, variant: str, metric: str) -> Moved:

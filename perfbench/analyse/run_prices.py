@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from perfbench.analyse.compare import slices_spanned
-from perfbench.analyse.cost import StageResult, best_at_slo, server_price, stage_results
+from perfbench.analyse.cost import StageResult, best_at_slo, server_price, stage_results, why_none_at_slo
 from perfbench.analyse.memory_differences import few_paired
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
@@ -35,7 +35,8 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
         return empty(metric, "price", f"the baseline's prices are in {currency[0]}, the run's in {currency[1]}")
     at = [_priced_stage(one, run, variant) for one in (baseline, run)]
     if at[0] is None or at[1] is None:
-        return empty(metric, "price", "no stage of one run meets the SLO" if run.experiment.slo else "no trial can be used")
+        which, lacking = ("the baseline", baseline) if at[0] is None else ("the run", run)
+        return empty(metric, "price", f"of {which}: {_why_no_stage(lacking, run, variant)}")
     rate = "goodput_per_s" if run.experiment.slo else "requests_per_s"
     both = paired_slices(paired_trials(baseline, run, variant, at[0].stage, at[1].stage), run, rate)
     if not both:
@@ -51,8 +52,17 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     return replace(result, unit=currency[1], note="; ".join(part for part in (note, result.note) if part))
 
 
+def _results(one: FinishedRun, judge: FinishedRun, variant: str) -> list[StageResult]:
+    return stage_results(one.of_variant(variant), judge.experiment) if one.of_variant(variant) else []
+
+
+def _why_no_stage(one: FinishedRun, judge: FinishedRun, variant: str) -> str:
+    results = _results(one, judge, variant)
+    return why_none_at_slo(results) if results and judge.experiment.slo else "no trial can be used"
+
+
 def _priced_stage(one: FinishedRun, judge: FinishedRun, variant: str) -> StageResult | None:
-    results = stage_results(one.of_variant(variant), judge.experiment) if one.of_variant(variant) else []
+    results = _results(one, judge, variant)
     if judge.experiment.slo:
         return best_at_slo(results)
     return max(results, key=lambda result: result.requests_per_s, default=None)

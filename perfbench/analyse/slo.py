@@ -56,6 +56,7 @@ def _limit_result(requests: pl.DataFrame, metric: str, limit: SloLimit) -> dict[
         judged = requests.filter((pl.col("status") != "ok") | (pl.col("output_tokens") > 1).fill_null(True))
     told = judgeable(requests, {metric: limit})
     measured = percentile(judged[metric].fill_null(float("inf")).to_numpy(), limit.percentile) if told else None
-    met = None if measured is None else measured <= limit.limit_s
+    # Answers of one token alone: there is nothing that could be late.
+    met = (True if told and len(requests) and judged.is_empty() else None) if measured is None else measured <= limit.limit_s
     finite = measured if measured != float("inf") else None
     return {"percentile": limit.percentile, "limit": limit.limit_s, "measured": finite, "met": met}

@@ -14,7 +14,7 @@ def fidelity_table(summary: Summary) -> Table:
     """One row a merged variant, against the adapter."""
     columns = (
         Column("Merged", align="left"), Column("Type", "of the merged weights", align="left"), Column("Verdict", align="left"),
-        Column("Metric", "right - left in the metric that decides, with its 90 % interval (TOST)"), Column("Margin"),
+        Column("Metric", "right - left in the metric that decides, with its 90 % interval (TOST)"), Column("Margin", minor=True),
         Column("Flips", "samples that one passes and the other does not, with Wilson's 95 % interval"),
         Column("Answers differ", "greedy answers that differ in any token, with Wilson's 95 % interval"),
         Column("Drift", "mean |log-probability difference| of the same token after the same tokens, nats; largest below"),

@@ -47,6 +47,13 @@ def test_stages_of_fixed_length_set_no_price_beside_natural_ones(run: Any, recor
     assert (cost.usd_per_request, cost.usd_per_request_raw) == (pytest.approx(0.01), pytest.approx(0.01))
 
 
+def test_answers_of_one_token_meet_a_limit_on_the_time_per_token(run: Any, record: Any) -> None:
+    """Labels of one token: none of them can be late after the first, so that the stage has a price, as their goodput says."""
+    slo = {"tpot_s": {"p50": 0.1}}
+    cost = _cost(run, {"one": STAGE}, {"one": _requests(record, "one", 10, n=1, ttft=0.1)}, slo=slo)
+    assert cost.usd_per_request == pytest.approx(0.01)
+
+
 def test_goodput_at_the_slo_is_the_one_that_the_price_rests_on(run: Any, record: Any) -> None:
     """Also where answers of a fixed length are good more often: who divides one by the other gets the price."""
     _cost(run, {"natural": STAGE, "fixed": FIXED}, {"natural": _requests(record, "natural", 10), "fixed": _requests(record, "fixed", 20)}, slo=SLO)

@@ -83,6 +83,15 @@ def test_each_tool_holds_its_own_latency_against_a_limit_and_says_what_it_has_no
     assert found("inference-perf", ntpot_s=0.31)["goodput"].theirs["mean"] == pytest.approx(2 / 1.3)
 
 
+def test_a_goodput_by_tokens_that_nobody_counted_is_not_told() -> None:
+    without = frame().with_columns(output_tokens=pl.lit(None, pl.Int64))
+    for tool, limits in (("vllm", {"tpot_s": 1.0}), ("inference-perf", {"ttft_s": 1.0}), ("aiperf", {"tpot_s": 1.0})):
+        (row,) = (one for one in recompute(tool, "adapter", "one", [without], limits) if one.name == "goodput")
+        assert row.theirs["mean"] is None
+    (row,) = (one for one in recompute("vllm", "adapter", "one", [without], {"ttft_s": 1.0}) if one.name == "goodput")
+    assert row.theirs["mean"] == pytest.approx(2 / 1.3)
+
+
 def test_guidellm_weighs_a_request_by_its_tokens() -> None:
     """Its own result file says so: of 20 answers of 16 tokens, ITL counts 300 and TPOT 320."""
     assert (found("guidellm")["ITL"].n, found("guidellm")["TPOT"].n) == (3, 5)

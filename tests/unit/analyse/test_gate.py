@@ -210,6 +210,15 @@ def test_variants_that_are_gone_are_named(finished: Maker) -> None:
     assert _gate(old, new, {"metric": "ttft_s", "allowed_relative": 0.1}).only_in_one == ["variant adapter is only in the baseline"]
 
 
+def test_what_cannot_be_compared_says_which_run_lacks_what(finished: Maker) -> None:
+    rules = [{"metric": name, "allowed_relative": 0.1} for name in ("usd_per_request", "goodput_per_s")]
+    limits = {"slo": {"ttft_s": {"p50": 0.35}}}
+    old, slow = finished("old", scenario=limits), finished("slow", slower=2.0, scenario=limits)
+    assert _gate(old, slow, rules[0]).checks[0].reason == "of the run: no stage meets the SLO"
+    no_slo = [finished(name, scenario={"slo": {}}) for name in ("a", "b")]
+    assert _gate(*no_slo, rules[1]).checks[0].reason == "the scenario has no SLO"
+
+
 def test_prices_in_two_currencies_are_no_difference(finished: Maker) -> None:
     old, new = finished("old"), finished("new", scenario={"cost": {"server_hour_usd": 3.6, "currency": "EUR"}})
     rule = {"metric": "usd_per_request", "allowed_relative": 0.1}
