@@ -1,9 +1,9 @@
 """Variants against each other, paired: difference = right - left, on the same prompts at the same arrival times.
 
-Latencies are paired by (repeat, prompt, occurrence): both variants answered that very request. A prompt that a trial sends several times gives one
-difference, the mean of its own; `stats.paired_interval` then resamples prompts and repeats. Rates have no prompts: each window is cut into equal
-slices, slices are paired by their place in the window, and are resampled as prompts are; an answer is spread over the time that it took. Rates are
-compared in closed loop only: in open loop the schedule sets them. What another start of the servers would change is part of every interval (`starts`).
+Latencies, in open loop from the scheduled time, are paired by (repeat, prompt, occurrence): both variants answered that very request. A prompt that a trial
+sends several times gives one difference, the mean of its own; `stats.paired_interval` then resamples prompts and repeats. Rates have no prompts: each window
+is cut into equal slices, slices are paired by their place in the window, and are resampled as prompts are; an answer is spread over the time that it took.
+Rates are compared in closed loop only: in open loop the schedule sets them. What another start of the servers would change is part of each interval (`starts`).
 
 Memory is compared once for the run, by `memory_differences`. Trials that the audit calls void, and the trials they would have been paired with, are left out.
 Of a difference in e2e_s or in a rate, `answer_length` says how much comes from answers of another length.
@@ -40,6 +40,9 @@ SAME_MARGIN = 0.02
 """2% of the left variant's mean: a difference that decides nothing, neither for a user nor on a bill."""
 ALPHA = 0.05
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+OPEN_LATENCIES = ("ttft_scheduled_s", "tpot_s", "e2e_scheduled_s")
+"""Of open loops: from the scheduled time, so that waiting in the client is not hidden (DESIGN 5)."""
+_WHOLE = ("e2e_s", "e2e_scheduled_s")
 RATES = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
 SLICES = 24
 """Per window: enough blocks to resample, few enough that each holds several requests."""
@@ -104,13 +107,18 @@ def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment, starts: M
         both = [(usable[one], usable[other]) for one, other in keys if one in usable and other in usable]
         if not both:
             continue
-        for metric in LATENCIES:
+        for metric in latencies_of(stage.arrival):
             yield _latency(left, right, metric, stage.name, both, labels_of(both, starts))
         if stage.arrival == "closed":
             for metric in RATES:
                 compared = _rate(left, right, metric, stage.name, both, labels_of(both, starts), experiment=experiment)
                 if compared is not None:
                     yield compared
+
+
+def latencies_of(arrival: str) -> tuple[str, ...]:
+    """The latencies that are compared."""
+    return LATENCIES if arrival == "closed" else OPEN_LATENCIES
 
 
 def labels_of(both: Both, starts: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -144,7 +152,7 @@ def _latency(left: str, right: str, metric: str, stage: str, both: Both, labels:
         return paired_interval([frame[column].to_numpy() for frame in paired], seed=seed, starts=allowed, drift=least)
 
     difference, seen = interval("difference", allowance), starts_seen(labels) if labels else None
-    if metric != "e2e_s" or not paired or any(frame["from_length"].null_count() for frame in paired):
+    if metric not in _WHOLE or not paired or any(frame["from_length"].null_count() for frame in paired):
         return _Compared(left, right, metric, stage, difference, left_mean, seen)
     parts = interval("from_length", NO_STARTS), interval("from_speed", allowance)
     from_length, from_speed = (Estimate(value=part.difference, ci95_low=part.interval.low, ci95_high=part.interval.high) for part in parts)
@@ -162,13 +170,13 @@ def _seed(*names: str) -> int:
 
 
 def _prompt_differences(one: AnalysedTrial, other: AnalysedTrial, metric: str) -> pl.DataFrame:
-    """One row a prompt that both answered, in the left variant's sending order: left mean, mean difference and, of e2e_s, its two parts."""
-    told = ("ttft_s", "e2e_s", "output_tokens") if metric == "e2e_s" else (metric,)
+    """One row a prompt that both answered, in the left variant's sending order: left mean, mean difference and, of a whole request, its two parts."""
+    told = tuple(dict.fromkeys(("ttft_s", "e2e_s", "output_tokens", metric))) if metric in _WHOLE else (metric,)
     left, right = (trial.measured.select("prompt_id", "occurrence", "scheduled_ns", *told).drop_nulls(metric) for trial in (one, other))
     joined = left.join(right, on=["prompt_id", "occurrence"], suffix="_right")
     difference = pl.col(f"{metric}_right") - pl.col(metric)
     means = [pl.col(metric).mean().alias("left"), difference.mean().alias("difference")]
-    if metric == "e2e_s":
+    if metric in _WHOLE:
         # A mean over fewer occurrences than the difference's would break the sum of the parts: one answer without usage leaves the prompt without parts.
         complete = pl.when(e2e_from_length().null_count() == 0)
         means += [complete.then(e2e_from_length().mean()).alias("from_length"), complete.then((difference - e2e_from_length()).mean()).alias("from_speed")]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, nothing_paired, pairs_to_decide, slices_spanned
+from perfbench.analyse.compare import ALPHA, SAME_MARGIN, Verdict, latencies_of, nothing_paired, pairs_to_decide, slices_spanned
 from perfbench.analyse.memory_differences import MEMORIES
 from perfbench.analyse.metrics import BY_NAME
 from perfbench.analyse.moved import Moved, Span, empty, ends, from_change, paired_slices, paired_trials, rate_starts, seed, starts_of
@@ -137,7 +137,7 @@ def _everything(baseline: FinishedRun, run: FinishedRun, variant: str) -> Iterat
     """(stage, metric) of one variant; what neither run measured is left out."""
     for stage in common_stages(baseline, run):
         closed = run.experiment.stages[stage].arrival == "closed"
-        for metric in ("ttft_s", "tpot_s", "e2e_s") if closed else ("ttft_scheduled_s", "tpot_s", "e2e_scheduled_s"):
+        for metric in latencies_of(run.experiment.stages[stage].arrival):
             yield from ((stage, moved(baseline, run, variant, stage, metric, statistic)) for statistic in _STATISTICS)
         for metric in RATES if closed else ():
             if metric != "goodput_per_s" or run.experiment.slo:

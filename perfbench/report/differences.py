@@ -150,7 +150,7 @@ def adapter_tax_table(summary: Summary, stage: str) -> Table:
     return Table(f"adapter-tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows, details="Below each figure: its 95 % interval.")
 
 
-HEADLINE_METRICS = ("ttft_s", "tpot_s", "output_tokens_per_s", "vram_bytes", "host_rss_bytes")
+HEADLINE_METRICS = ("ttft_s", "ttft_scheduled_s", "tpot_s", "output_tokens_per_s", "vram_bytes", "host_rss_bytes")
 HEADLINE_STEPS = {
     ("base", "base+lora"): "what enabling LoRA costs", ("base+lora", "adapter"): "what using the adapter costs",
     ("base", "adapter"): "what enabling and using cost", ("adapter", "merged"): "what merging saves",

@@ -145,7 +145,18 @@ def test_rates_of_a_closed_stage(run: Any, record: Any) -> None:
 def test_rates_of_an_open_stage_are_the_schedules(run: Any, record: Any) -> None:
     stage = {**CLOSED, "arrival": "poisson", "concurrency": None, "rate_per_s": 2.0}
     found = _compare(run, {name: _requests(record, name) for name in ("adapter", "merged")}, stage=stage, slo={"ttft_s": {"p50": 1.0}})
-    assert {metric for _, _, metric in found} == {"ttft_s", "tpot_s", "e2e_s"}
+    assert {metric for _, _, metric in found} == {"ttft_scheduled_s", "tpot_s", "e2e_scheduled_s"}
+
+
+def test_an_open_stage_counts_what_waits_in_the_client(run: Any, record: Any) -> None:
+    """merged answers each request as adapter does, once it is sent; it is sent a tenth of a second late."""
+    stage = {**CLOSED, "arrival": "poisson", "concurrency": None, "rate_per_s": 2.0}
+    late = [record("merged.one.r0", 2.1 + k * 0.5, scheduled_s=2.0 + k * 0.5, prompt_id=str(k)) for k in range(16)]
+    found = _compare(run, {"adapter": [record("adapter.one.r0", 2.0 + k * 0.5, prompt_id=str(k)) for k in range(16)], "merged": late}, stage=stage)
+    for metric in ("ttft_scheduled_s", "e2e_scheduled_s"):
+        assert found["adapter", "merged", metric].difference == pytest.approx(0.1)
+    whole = found["adapter", "merged", "e2e_scheduled_s"]
+    assert (whole.from_length.value, whole.from_speed.value) == (0.0, pytest.approx(0.1))
 
 
 def test_noise_is_not_told_from_nothing(run: Any, record: Any) -> None:
