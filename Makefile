@@ -33,7 +33,7 @@ demo: setup
 
 # One command for all tiers; a tier whose part is missing skips itself and says so (-ra). Tests mostly wait, so two go side by side; those that are timed
 # (truth, browser) have no vLLM beside them. Whatever failed runs once more alone: another guest of the machine may have held a clock up; a fault fails twice.
-BESIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+BESIDE := -n 2 --no-loadscope-reorder
 test: setup parts
 	@$(BIN)/perfbench demo --prepare --quiet > /dev/null
 	@failed=0; for tiers in "tests/live tests/unit" "tests/truth tests/browser"; do \
