@@ -158,7 +158,8 @@ HEADLINE_STEPS = {
 
 
 def tax_table(summary: Summary, stage: str) -> Table:
-    """The adapter tax in a form that fits a terminal and a pull request: a row a step and metric, the interval in a column of its own."""
+    """The adapter tax in a form that fits a terminal and a pull request: a row a step and metric, the interval in a column of its own. Then what else was
+    compared: endpoints, and whatever is no step from base to merged."""
     columns = (
         Column("Step", align="left"), Column("Metric", align="left"), Column("Change"), Column("95 % interval"), Column("Relative", minor=True),
         Column("Verdict", align="left", minor=True, prose=True), Column("From answer length", "the part that comes from answers of another length", minor=True),
@@ -167,15 +168,19 @@ def tax_table(summary: Summary, stage: str) -> Table:
     steps = [(left, right, HEADLINE_STEPS.get((left, right), what)) for left, right, what in steps_of(summary)]
     if any((one.left, one.right) == ("base", "base+lora") for one in summary.comparisons):
         steps = [step for step in steps if step[:2] != ("base", "adapter")]  # the sum of two that are shown
+    known = {step[:2] for step in steps_of(summary)}
+    others = [pair for pair in dict.fromkeys((one.left, one.right) for one in summary.comparisons) if pair not in known]
+    steps += [(left, right, "side by side") for left, right in others]
     rows = tuple(
         _tax_row(summary, one, what)
-        for left, right, what in steps if (left, right) in HEADLINE_STEPS or right in summary.variations
+        for left, right, what in steps if (left, right) in HEADLINE_STEPS or right in summary.variations or (left, right) in others
         for metric in HEADLINE_METRICS
         for one in summary.comparisons if (one.left, one.right, one.metric) == (left, right, metric) and one.stage in (stage, "")
     )  # fmt: skip
     shown = [one for one in summary.comparisons if one.stage in (stage, "")]
     caption = f"Right minus left, paired by prompt (rates by part of the window, memory by repeat).{_provisos(summary, shown)}"
-    return Table(f"tax-{stage}", f"Adapter tax at stage {stage}", caption, columns, rows)
+    title = "Adapter tax" if any((one.left, one.right) in HEADLINE_STEPS for one in summary.comparisons) else "Differences"
+    return Table(f"tax-{stage}", f"{title} at stage {stage}", caption, columns, rows)
 
 
 def _tax_row(summary: Summary, one: Comparison, what: str) -> tuple[Cell, ...]:

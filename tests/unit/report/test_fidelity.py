@@ -58,6 +58,13 @@ def test_the_tax_in_steps_with_memory_and_variations(summary: Summary) -> None:
     assert [step for step, _, _ in adapter_steps(changed, "tpot_s", "closed-1")][-1] == "adapter → rank-64"
 
 
+def test_endpoints_are_held_against_each_other_though_no_step_of_the_tax(summary: Summary) -> None:
+    variants = {"old": summary.variants["base"], "new": summary.variants["merged"]}
+    table = tax_table(msgspec.structs.replace(summary, variants=variants, comparisons=[_comparison("old", "new", "tpot_s")]), "closed-1")
+    assert table.title == "Differences at stage closed-1"
+    assert [[cell.text for cell in row[:2]] for row in table.rows] == [["old → new", "TPOT"]]
+
+
 def test_the_tax_says_what_would_tell_and_what_failed(summary: Summary) -> None:
     unsure = _comparison("adapter", "merged", "tpot_s", verdict="cannot tell", n_to_decide=1234)
     rate = _comparison("adapter", "merged", "output_tokens_per_s", verdict="cannot tell", ci95_low=None, ci95_high=None)
