@@ -292,7 +292,7 @@ class Trial:
             if self._drain_s < drain_s:  # cancelled while it drained
                 cancelled, drain_s = True, self._drain_s
                 deadline_ns = min(deadline_ns, time.monotonic_ns() + round(drain_s * _NS_PER_S))
-        reason = "ended by the user" if cancelled else "still in flight at the end of the drain"
+        reason = "still in flight when the trial was stopped" if cancelled else "still in flight at the end of the drain"
         for exchange in list(self._in_flight):
             exchange.connection.fail("cancelled", reason)
         self._leave_unsent()

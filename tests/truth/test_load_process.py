@@ -62,7 +62,7 @@ def test_cancel_stops_sending_drains_and_saves(load_process: LoadProcess, truth_
     records = read_records(Path(spec.records_path))
     assert outcome.requests_ok > 0
     cancelled = [record for record in records if record.status == "failed"]
-    assert {(record.error, record.error_message) for record in cancelled} == {("cancelled", "ended by the user")}
+    assert {(record.error, record.error_message) for record in cancelled} == {("cancelled", "still in flight when the trial was stopped")}
     assert len(cancelled) == len(records) - outcome.requests_ok
     assert max(record.sent_ns for record in records) < outcome.measure_until_ns + 50_000_000
     assert outcome.client_cpu_s is not None  # over the part that was driven
