@@ -16,7 +16,8 @@ _NUMBERED = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
 _HIGHLIGHT = re.compile(r"\*\*[^\n*]+\*\*|(?<!\*)\*[^\s*][^\n*]*\*(?!\*)")
-_SENTENCE = re.compile(r"[^.!?\n]*[^\W_][^.!?\n]*(?:[.!?]+|\n|$)")
+_SENTENCE_END = re.compile(r"[.!?\n]")
+_LETTER = re.compile(r"[^\W_]")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -77,7 +78,7 @@ class Sentences(CountConstraint, frozen=True, tag="sentences"):
     """Number of sentences."""
 
     def count(self, text: str) -> int:
-        return len(_SENTENCE.findall(text))
+        return sum(_LETTER.search(part) is not None for part in _SENTENCE_END.split(text))
 
 
 class Paragraphs(CountConstraint, frozen=True, tag="paragraphs"):

@@ -1,11 +1,13 @@
 """Every kind of constraint by hand: a text that keeps it and one that does not."""
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfbench.quality.constraint_counts import Sentences
 from perfbench.quality.constraints import KINDS, read_constraints
 from perfbench.quality.instructions import loose_readings, score
 from perfbench.quality.scoring import Answered
@@ -85,6 +87,12 @@ def test_every_kind_is_tried_and_there_are_more_than_twenty() -> None:
 def test_what_is_no_constraint_has_its_sentence(value: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read_constraints(value)
+
+
+@given(st.text(alphabet="a_ .!?\n-", max_size=40))
+def test_sentences_are_what_lies_between_ends_and_holds_a_letter(text: str) -> None:
+    found = len(re.findall(r"[^.!?\n]*[^\W_][^.!?\n]*(?:[.!?]+|\n|$)", text))  # takes quadratic time: 200,000 underscores 10 s
+    assert Sentences(exactly=found).holds(text)
 
 
 @given(st.text(max_size=120))
