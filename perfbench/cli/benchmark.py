@@ -59,3 +59,7 @@ def benchmark(
 
     console = Console()
     console.print(fitted(benchmark_table(results), console.width))
+    for told in dict.fromkeys(f"{one.task}: {one.goal}. Caution: {one.caution}." for one in results):
+        console.print(told, markup=False, highlight=False)
+    if not all(one.own_task_checked for one in results):
+        console.print("The own task had not been checked before.")

@@ -193,7 +193,7 @@ def benchmark_table(results: Sequence[BenchmarkResult]) -> Table:
     """Public benchmarks, each with its caution; no row where none was run."""
     columns = (
         Column("Task", align="left"), Column("Variant", align="left"), Column("Metric", align="left"), Column("Value", "± standard error"), Column("Samples"),
-        Column("What it is for", align="left", prose=True), Column("Caution", align="left", prose=True),
+        Column("What it is for", align="left", prose=True, minor=True), Column("Caution", align="left", prose=True, minor=True),
     )  # fmt: skip
     rows = tuple(
         (

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 from answering_server import AnsweringServer, chat
+from typer.testing import CliRunner
 
 from perfbench import benchmark_run as room
 from perfbench.benchmark_run import Asked, benchmark_run
+from perfbench.cli import app
 from perfbench.errors import InputError
 from perfbench.manifest import describe_run
 from perfbench.quality.second_layer import Served, TaskFile
@@ -30,6 +32,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Served, Path]]:
 
     def stand_in(tool: str, task: TaskFile, served: Served, **more: Any) -> BenchmarkResult:
         calls.append((more["variant"], served, more["out"]))
+        more["out"].mkdir(parents=True, exist_ok=True)
         return BenchmarkResult(
             task=task.name, variant=more["variant"], tool=tool, tool_version="0", task_file=str(task.path), api=more["api"],
             metrics={"exact_match": [0.25, 0.1]}, n=4, goal="g", caution="c <b>", own_task_checked=more["own_task_checked"], command=[],
@@ -82,3 +85,13 @@ def test_a_run_without_any_check_is_refused(tmp_path: Path, ran: list[tuple[str,
     with RunProgress(quiet=True) as progress, pytest.raises(InputError, match="the own task of its variants has not been checked"):
         benchmark_run(make_run(tmp_path, "http://127.0.0.1:9", checked=False).path, Asked((CAPITALS,)), [], progress)
     assert ran == []
+
+
+def test_a_narrow_terminal_gets_figures_and_caution_in_whole_lines(tmp_path: Path, ran: list[tuple[str, Served, Path]]) -> None:
+    told = CliRunner(env={"COLUMNS": "80"}).invoke(
+        app, ["benchmark", "http://127.0.0.1:9", "--model", "m", "--task", str(CAPITALS), "--anyway", "--out", str(tmp_path), "--quiet"]
+    )
+    assert told.exit_code == 0, told.exception
+    assert "0.250 ± 0.100" in told.stdout
+    assert "capitals: g. Caution: c <b>." in told.stdout
+    assert "The own task had not been checked before." in told.stdout
