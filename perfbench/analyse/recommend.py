@@ -1,10 +1,10 @@
 """Which fine-tuned variant to serve, and why, in sentences with numbers.
 
 Only `adapter` and `merged` can be recommended: they hold the fine-tune. A variant is out when its quality fails, when it does not do the task (no pass,
-and next to nothing right), when the reference called its answers nonsense, or when none of its trials can be used. Of two that are left, the cheaper at
-the SLO is served when that is no accident: it meets the SLO at a load at which the other misses it, or the comparison behind the price (goodput, else
-output tokens per second or TPOT, at that stage) is certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is
-certain. Else the run cannot say, and says what would help.
+and next to nothing right), or when the reference called its answers nonsense. One whose trials are all void is not out, it is unknown: then nothing is
+recommended, since what it would have been is not known either. Of two that are left, the cheaper at the SLO is served when that is no accident: it meets
+the SLO at a load at which the other misses it, or the comparison behind the price (goodput, else output tokens per second or TPOT, at that stage) is
+certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is certain. Else the run cannot say, and says what would help.
 
 `reasons` are for ten seconds: what decided first, one sentence for all stages. `details` hold the sentences behind them: each stage with its interval, each
 quality verdict in full.
@@ -40,11 +40,15 @@ def recommend(
     if not present:
         return Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
     out = {name: why for name in present if (why := _why_out(name, variants[name], reference)) is not None}
-    reasons = [out.get(name) or _quality_sentence(name, variants[name]) for name in present]
+    unknown = {name: why for name in present if name not in out and (why := _why_unknown(name, variants[name])) is not None}
+    reasons = [out.get(name) or unknown.get(name) or _quality_sentence(name, variants[name]) for name in present]
     behind = [full for name in present if name not in out and (full := _quality_in_full(name, variants[name])) is not None and full not in reasons]
-    left = [name for name in present if name not in out]
-    if not left:
-        return Recommendation(serve=None, reasons=reasons)
+    left = [name for name in present if name not in out and name not in unknown]
+    if unknown and left:
+        (other,), (name,) = left, unknown
+        reasons = [reasons[present.index(name)], f"so {other} has nothing to be held against; measure again", *(r for r in reasons if r != unknown[name])]
+    if unknown or not left:
+        return Recommendation(serve=None, reasons=reasons, details=behind if left else [])
     if len(left) == 1:
         only = f"{left[0]} is the only fine-tuned variant that {'was measured' if len(present) == 1 else 'is left'}"
         return Recommendation(serve=left[0], reasons=[*reasons, only], details=behind)
@@ -66,11 +70,15 @@ def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCh
         return f"{name} is out: its quality fails ({variant.quality.reason})"
     if variant.quality is not None and (nothing := _next_to_nothing(variant.quality)) is not None:
         return f"{name} is out: it does not do the task ({nothing})"
-    trials = (*variant.trials, *variant.probes)
-    if not any(trial.audit.verdict != "void" for trial in trials):
-        why = next((f": {trial.audit.reasons[0]}" for trial in trials if trial.audit.reasons), "")
-        return f"{name} is out: none of its trials can be used{why}"
     return None
+
+
+def _why_unknown(name: str, variant: VariantSummary) -> str | None:
+    trials = (*variant.trials, *variant.probes)
+    if any(trial.audit.verdict != "void" for trial in trials):
+        return None
+    why = next((f": {trial.audit.reasons[0]}" for trial in trials if trial.audit.reasons), "")
+    return f"the speed of {name} is not known, none of its trials can be used{why}"
 
 
 def _next_to_nothing(quality: QualitySummary) -> str | None:

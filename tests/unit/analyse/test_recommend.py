@@ -185,11 +185,21 @@ def test_a_variant_that_answers_nonsense_is_out(run: Any, record: Any) -> None:
     assert _recommend(run, _both(record, {"tpot": 0.1}, {"tpot": 0.2})).serve == "merged"
 
 
-def test_a_variant_without_usable_trials_is_out(run: Any, record: Any) -> None:
-    by_trial = {"adapter.one.r0": [], "merged.one.r0": _requests(record, "merged.one.r0", 40)}
-    found = _recommend(run, by_trial)
-    why = "no request was due in the measured window"
-    assert (found.serve, found.reasons[0]) == ("merged", f"adapter is out: none of its trials can be used: {why}")
+def test_a_variant_without_usable_trials_is_unknown_and_the_other_is_no_winner(run: Any, record: Any) -> None:
+    found = _recommend(run, {"adapter.one.r0": [], "merged.one.r0": _requests(record, "merged.one.r0", 40)})
+    assert found.serve is None
+    assert found.reasons == [
+        "the speed of adapter is not known, none of its trials can be used: no request was due in the measured window",
+        "so merged has nothing to be held against; measure again",
+        "merged: its quality was not measured",
+    ]
+
+
+def test_a_variant_that_is_out_need_not_be_measured(run: Any, record: Any, quality_block: Any) -> None:
+    for variant, passed in (("base", 40), ("adapter", 10), ("merged", 40)):
+        run.quality(variant, [k < passed for k in range(60)])
+    by_trial = {"base.one.r0": _requests(record, "base.one.r0", 40), "adapter.one.r0": [], "merged.one.r0": _requests(record, "merged.one.r0", 40)}
+    assert _recommend(run, by_trial, quality=quality_block).serve == "merged"
 
 
 def test_the_same_is_said_as_the_same(run: Any, record: Any) -> None:
