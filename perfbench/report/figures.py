@@ -28,7 +28,7 @@ SHADE = "rgba(128,128,128,0.16)"
 STEADY_BAR = 0.025
 """Share of a plot's height that the bar of one trial takes."""
 TELEMETRY = (
-    ("kv_cache_usage_perc", "KV cache in use", ".0%"), ("num_requests_running", "Requests running", ""), ("num_requests_waiting", "Requests waiting", ""),
+    ("kv_cache_usage_perc", "KV cache in use", ".1~%"), ("num_requests_running", "Requests running", ""), ("num_requests_waiting", "Requests waiting", ""),
 )  # fmt: skip
 """(the sampler's name, title, tick format). The first is a share, whatever its name says."""
 
@@ -302,7 +302,7 @@ def adapter_tax(summary: Summary, stage: str) -> Figure | None:
     if not traces:
         return None
     layout = plot_layout("", "difference, relative to the left one", barmode="group")
-    layout["yaxis"] |= {"tickformat": "+.0%"}
+    layout["yaxis"] |= {"tickformat": "+.1~%"}
     note = "Bars: relative difference, paired by prompt. Whiskers: 95 % interval."
     return Figure(f"adapter-tax-{stage}", "adapter-tax", "Adapter tax", stage, "; ".join(words), note, {"data": traces, "layout": layout})
 

@@ -251,7 +251,7 @@ def _hours(plan: Plan) -> Figure | None:
     if not traces:
         return None
     layout = from_zero(plot_layout("hour", "of the capacity of all replicas", showlegend=True), "yaxis")
-    layout["yaxis"] |= {"tickformat": ".0%"}
+    layout["yaxis"] |= {"tickformat": ".1~%"}
     words = "; ".join(f"{name}: at most {max(one.utilisation_by_hour):.0%}" for name, one in plan.variants.items() if one.utilisation_by_hour)
     note = "Mean rate of the hour over what all planned replicas can carry."
     return Figure("plan-hours", "plan", "Use by the hour", None, words, note, {"data": traces, "layout": layout})
