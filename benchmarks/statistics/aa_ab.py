@@ -1,6 +1,6 @@
 """How often a comparison claims a difference that is not there (A/A), and finds one that is (A/B): analyse/compare.py as real runs use it.
 
-    python -m benchmarks.statistics.aa_ab [--runs 200] > /tmp/aa_ab.md                               (4 minutes)
+    python -m benchmarks.statistics.aa_ab [--runs 200] > /tmp/aa_ab.md                               (6 minutes)
 
 A simulated run drives two variants with the same prompts and arrivals through a closed stage (4 streams) and an open one (Poisson, one server at half its
 capacity). What differs between two requests of a pair: their own noise (10%), a drift of the machine that lasts for seconds (2%), and, between repeats, the

@@ -1,6 +1,6 @@
 """Do 95% intervals hold the truth 95 times in 100? The code of real runs (analyse/intervals.py) on synthetic queues whose truth is known.
 
-    python -m benchmarks.statistics.coverage [--quick] > /tmp/coverage.md          (4 minutes on one core; --quick: 20 s)
+    python -m benchmarks.statistics.coverage [--quick] [--seed N] > /tmp/coverage.md          (4 minutes on one core; --quick: 20 s)
 
 A cell is a queue, its load, and the number of requests in the measured window. `given` is the share of windows that get an interval at all; `covers`, of those
 given, the share that hold the truth; `false`, of all windows, those that show a false interval. A cell fails when at least 90% of windows get an interval and
@@ -128,13 +128,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="200 windows a cell, up to 1000 requests")
     parser.add_argument("--windows", type=int, default=1000)
     parser.add_argument("--only", default="", help="queues whose name begins so")
+    parser.add_argument("--seed", type=int, default=20261125)
     given = parser.parse_args()
     sizes = tuple(size for size in SIZES if size <= (1000 if given.quick else SIZES[-1]))
     print(f"| queue | requests | {' | '.join(FIGURES)} |\n|---|---|{'---|' * len(FIGURES)}")
     failed = 0
     for name in (name for name in MODELS if name.startswith(given.only)):
         began = time.monotonic()
-        cells = simulate(name, 200 if given.quick else given.windows, np.random.default_rng(20261125), sizes)
+        cells = simulate(name, 200 if given.quick else given.windows, np.random.default_rng(given.seed), sizes)
         for size in dict.fromkeys(size for size, _ in cells):
             row = [cells[size, figure] for figure in FIGURES]
             failed += sum(cell.verdict == "FAILS" for cell in row)

@@ -18,6 +18,7 @@ from perfbench.analyse.intervals import (
     mean_interval,
     percentile_interval,
     rate_interval,
+    willink,
 )
 from perfbench.analyse.stats import percentile, student_t975
 
@@ -167,3 +168,35 @@ def test_coverage_on_independent_and_on_correlated_series(percent: int | None) -
             hits += low <= truth <= high
     assert given_count > 330
     assert 0.917 <= hits / given_count <= 0.99
+
+
+def test_willink_by_hand() -> None:
+    """cbrt(1 + 0.3 (1.96 - 0.05)) = cbrt(1.573) = 1.16299, less 1, times 10; cbrt(1 - 0.3 x 2.01) = cbrt(0.397) = 0.73496. Without skewness t itself."""
+    assert (willink(1.96, 0.3), willink(-1.96, 0.3)) == (pytest.approx(1.6299, abs=1e-4), pytest.approx(-2.6504, abs=1e-4))
+    assert (willink(1.96, -0.3), willink(1.96, 0.0), willink(1.96, 1e-5)) == (pytest.approx(2.6504, abs=1e-4), 1.96, pytest.approx(1.96, abs=1e-4))
+    assert willink(-1.96, 5.0) == willink(-1.96, 0.42) > -4
+
+
+def test_a_queue_that_is_mostly_calm_may_be_more_crowded_than_it_was() -> None:
+    """400 values in 40 batches of 10, each all alike: 1, and 5 in every tenth. Batches have mean 1.4, sd 1.2 and skewness (0.9 x -0.4^3 + 0.1 x 3.6^3) / 1.2^3,
+    which is 2.6667, the mean 0.42164, times 2: more than the most. Five batches of 80, the tenths at 0, 10, 20, 30: 1.5, 1.5, 1.5, 1.5, 1."""
+    values = np.repeat(np.where(np.arange(40) % 10 == 0, 5.0, 1.0), 10)
+    open_loop = Dependence(batches=5, queue_time=1.0, needed=1.0, skewed=True)
+    half = student_t975(4) * np.std([1.5, 1.5, 1.5, 1.5, 1.0], ddof=1) / 5**0.5
+    low, high = mean_interval(values, open_loop)
+    assert low == pytest.approx(1.4 - half * willink(1.959964, 0.42) / 1.959964)
+    assert high == pytest.approx(1.4 - half * willink(-1.959964, 0.42) / 1.959964)
+    # A percentile too is surer of what it is at least than of what it is at most.
+    rng = np.random.default_rng(5)
+    crowded = np.where(np.arange(4000) // 100 % 10 == 3, rng.exponential(5.0, 4000), rng.exponential(1.0, 4000))
+    middle, (low, high) = percentile(crowded, 90), percentile_interval(crowded, 90, open_loop)
+    even = percentile_interval(crowded, 90, open_loop._replace(skewed=False))
+    assert middle is not None and low is not None and high is not None and even.high is not None and even.low is not None
+    assert even.low < low < middle < even.high < high
+
+
+def test_an_open_loops_mean_of_positive_values_is_not_below_nothing() -> None:
+    values = np.full(400, 0.001)
+    values[:80] = 10.0
+    low, high = mean_interval(values, Dependence(batches=5, queue_time=1.0, needed=1.0, skewed=True))
+    assert low == 0.0 and high is not None and high > values.mean()
