@@ -4,8 +4,8 @@ One method for all three, batch means (Schmeiser 1982, "Batch size effects in th
 long batches; their means are nearly independent once a batch outlasts the correlation, and Student's t with batches - 1 degrees of freedom does the rest.
 Of a percentile the series is the indicator "not above it", which gives the share's error, and the order statistics at the ends of that share are the interval
 (Conover 1999, 3.2, with the error of a dependent series in place of the binomial's), interpolated between two values that were measured (Nyblom 1992): whole
-ones held the truth 98 times in 100 where values are few. Of a rate it is what ended in equal slices of the window. The interval of a mean of positive values
-in closed loop is taken on the logarithm, since latencies are skewed to the right and never negative.
+ones held the truth 98 times in 100 where values are few. Of a rate it is what ended in equal slices of the window. The intervals of a rate and, in closed loop,
+of a mean of positive values are taken on the logarithm: neither is ever negative, and a price is one over a rate.
 
 A queue is calm for long and crowded for short, so that most windows are calmer than the truth and their batches alike: 9 in 10 false intervals were too low.
 In open loop the two ends of a mean and of a percentile's share are therefore Willink's (2005, "A confidence interval and test for the mean of an
@@ -161,7 +161,7 @@ def rate_interval(ended_s: Floats, amounts: Floats, seconds: float, given: Depen
     slices = np.minimum((ended_s * count / seconds).astype(np.int64), count - 1)
     rates = np.bincount(slices, weights=amounts, minlength=count) * count / seconds
     centre, half = float(rates.mean()), max(_half(rates), _edge_half(amounts, seconds, given))
-    return Interval(max(0.0, centre - half), centre + half)
+    return Interval(centre * math.exp(-half / centre), centre * math.exp(half / centre)) if centre > 0 else Interval(0.0, half)
 
 
 def _edge_half(amounts: Floats, seconds: float, given: Dependence) -> float:

@@ -108,11 +108,12 @@ def test_mean_interval_holds_the_mean_and_scales_with_it(values: np.ndarray, sca
 
 
 def test_rate_by_hand() -> None:
-    """80 requests in 8 s, ten in each slice: no spread. All in one quarter: a wide interval that does not go below 0."""
+    """80 requests in 8 s, ten in each slice: no spread. All in two of eight slices: t(7) x 10 sqrt(24 / 7) / sqrt(8), on the logarithm of 10."""
     even = np.arange(80) / 10
     assert rate_interval(even, np.ones(80), 8.0, CLOSED) == (pytest.approx(10.0), pytest.approx(10.0))
     low, high = rate_interval(even / 4, np.ones(80), 8.0, CLOSED)
-    assert low == 0.0 and high is not None and high > 20
+    half = 2.364624 * np.sqrt(24 / 7) / np.sqrt(8)
+    assert (low, high) == pytest.approx((10 * np.exp(-half), 10 * np.exp(half)), rel=1e-5)
     assert rate_interval(even[:15], np.ones(15), 8.0, CLOSED) == (None, None)
 
 
@@ -128,7 +129,8 @@ def test_slices_of_a_closed_loop_hold_several_requests_a_stream(streams: int, en
         return
     rates = np.bincount((at * slices / 10).astype(int), weights=amounts) * slices / 10
     half = max(student_t975(slices - 1) * rates.std(ddof=1) / slices**0.5, 1.959964 * (streams / 6) ** 0.5 * amounts.mean() / 10)
-    assert found == (pytest.approx(rates.mean() - half), pytest.approx(rates.mean() + half))
+    share = half / rates.mean()
+    assert found == (pytest.approx(rates.mean() * np.exp(-share)), pytest.approx(rates.mean() * np.exp(share)))
 
 
 def test_streams_in_step_leave_no_spread_and_yet_no_certainty() -> None:
@@ -136,7 +138,7 @@ def test_streams_in_step_leave_no_spread_and_yet_no_certainty() -> None:
     at = np.repeat(np.arange(20) / 2 + 0.25, 4)
     low, high = rate_interval(at, np.ones(80), 10.0, Dependence(batches=4, queue_time=1.0, needed=1.0, streams=4.0))
     half = 1.959964 * np.sqrt(4 / 6) / 10
-    assert (low, high) == (pytest.approx(8.0 - half), pytest.approx(8.0 + half))
+    assert (low, high) == (pytest.approx(8.0 * np.exp(-half / 8)), pytest.approx(8.0 * np.exp(half / 8)))
 
 
 def test_percentile_interval_by_hand() -> None:
