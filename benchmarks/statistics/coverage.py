@@ -1,6 +1,6 @@
 """Do 95% intervals hold the truth 95 times in 100? The code of real runs (analyse/intervals.py) on synthetic queues whose truth is known.
 
-    python -m benchmarks.statistics.coverage [--quick] [--seed N] > /tmp/coverage.md          (4 minutes on one core; --quick: 20 s)
+    python -m benchmarks.statistics.coverage [--quick] [--seed N] > /tmp/coverage.md          (2 minutes on one core; --quick: 20 s)
 
 A cell is a queue, its load, and the number of requests in the measured window. `given` is the share of windows that get an interval at all; `covers`, of those
 given, the share that hold the truth; `false`, of all windows, those that show a false interval. A cell fails when at least 90% of windows get an interval and
