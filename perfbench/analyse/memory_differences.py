@@ -30,7 +30,8 @@ class MemoryReadings:
     def __init__(
         self, trials: Sequence[AnalysedTrial], telemetry: Telemetry, servers: Mapping[str, ServerInfo], starts: Mapping[str, str] | None = None
     ) -> None:  # fmt: skip
-        """`starts` as for `compare.compare`."""
+        """`starts` as for `compare.compare`. Readings are of windows that may be used: void trials enter no verdict."""
+        trials = [trial for trial in trials if trial.usable]
         self._trials, self._telemetry, self._servers, self._starts = trials, telemetry, servers, starts or {}
 
     def pair(self, left: str, right: str) -> tuple[str, list[tuple[float, float]], list[tuple[str, str]]] | None:

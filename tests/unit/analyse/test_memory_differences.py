@@ -13,7 +13,7 @@ from perfbench.records import Comparison
 VARIANTS = ["base", "base+lora", "adapter"]
 
 
-def _memory(run: Any, record: Any, sample: Any, *, repeats: int, name: str = "host_rss_bytes") -> dict[tuple[str, str], Comparison]:
+def _memory(run: Any, record: Any, sample: Any, *, repeats: int, name: str = "host_rss_bytes", void: str = "") -> dict[tuple[str, str], Comparison]:
     """The LoRA server takes 30 more than the plain one's 100 and 110; every repeat is driven in the same (hand-set) window."""
     trials = [f"{variant}.one.r{repeat}" for variant in VARIANTS for repeat in range(repeats)]
     run.manifest(trials, variants=VARIANTS)
@@ -23,7 +23,7 @@ def _memory(run: Any, record: Any, sample: Any, *, repeats: int, name: str = "ho
         repeat = int(trial[-1])
         shift = 100 * repeat  # each repeat has a window of its own
         moments = {"measure_from_ns": run.at(2 + shift), "measure_until_ns": run.at(12 + shift)}
-        run.trial(trial, [record(trial, shift + 2.0 + k / 2, prompt_id=str(k)) for k in range(16)], **moments)
+        run.trial(trial, [record(trial, shift + 2.0 + k / 2, prompt_id=str(k)) for k in range(16)], client_cpu_s=9.9 if trial == void else 0.1, **moments)
     samples = []
     for repeat in range(repeats):
         for server, size in (("plain", 100.0 + 10 * repeat), ("lora", 130.0 + 12 * repeat)):
@@ -53,6 +53,12 @@ def test_two_repeats_give_students_interval(run: Any, record: Any, sample: Any) 
 def test_one_repeat_gives_no_interval(run: Any, record: Any, sample: Any) -> None:
     one = _memory(run, record, sample, repeats=1, name="vram_bytes")["base", "adapter"]
     assert (one.difference, one.ci95_low, one.verdict, one.n_to_decide) == (30.0, None, "cannot tell", None)
+
+
+def test_a_void_trial_enters_no_verdict_on_memory(run: Any, record: Any, sample: Any) -> None:
+    """The plain server's second repeat is void, so the first is left alone: 130 - 100."""
+    one = _memory(run, record, sample, repeats=2, void="base.one.r1")["base", "base+lora"]
+    assert (one.difference, one.n, one.ci95_low) == (pytest.approx(30.0), 1, None)
 
 
 def test_equal_figures_are_certain() -> None:
