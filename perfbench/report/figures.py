@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from perfbench.analyse.metrics import metric_label
-from perfbench.records import Manifest, Summary
+from perfbench.records import Manifest, Summary, TrialSummary
 from perfbench.report import formats, points
 from perfbench.report.differences import adapter_metrics, adapter_steps
 from perfbench.report.evidence import LEDGER_LABELS, ledger_parts
@@ -48,11 +48,11 @@ class Figure:
 
 def all_figures(folder: RunFolder, summary: Summary, manifest: Manifest, latencies: pl.DataFrame) -> list[Figure]:
     """Every plot that the run has data for; `latencies` is what points.request_latencies gives."""
-    windows = points.trial_windows(folder, manifest)
+    windows, counted = points.trial_windows(folder, manifest), points.counted(latencies, summary)
     found: list[Figure | None] = [latency_throughput(summary, metric) for metric in ("ttft_s", "tpot_s")]
     for stage in stage_names(summary):
         of_stage = latencies.filter(pl.col("stage") == stage)
-        found += [distribution(summary, of_stage, stage, metric) for metric in ("ttft_s", "tpot_s", "e2e_s")]
+        found += [distribution(summary, counted.filter(pl.col("stage") == stage), stage, metric) for metric in ("ttft_s", "tpot_s", "e2e_s")]
         found.append(latency_over_time(summary, of_stage, stage, windows.values()))
         found += [server_over_time(folder, summary, stage, windows.values(), reading) for reading in TELEMETRY]
         found.append(adapter_tax(summary, stage))
@@ -168,7 +168,7 @@ def _pareto_trace(traces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def distribution(summary: Summary, latencies: pl.DataFrame, stage: str, metric: str) -> Figure | None:
-    """Share of requests at or below each latency, one curve a variant."""
+    """Share of requests at or below each latency, one curve a variant; `latencies` is what points.counted gives."""
     traces: list[dict[str, Any]] = []
     thinned: list[str] = []
     for name in summary.variants:
@@ -188,7 +188,7 @@ def distribution(summary: Summary, latencies: pl.DataFrame, stage: str, metric: 
     layout = from_zero(plot_layout(f"{label}, s", "share of requests", **limit), "xaxis")
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.01]}
     alt = f"Cumulative distribution of {label} at stage {stage}; its percentiles stand in the table Latency at stage {stage}."
-    note = "Measured, answered requests of all repeats." + _points_note(thinned)
+    note = "Answered requests of the windows that the tables are of, all usable repeats together." + _points_note(thinned)
     return Figure(f"cdf-{metric}-{stage}", f"cdf-{metric}", f"{label}: share of requests within", stage, alt, note, {"data": traces, "layout": layout})
 
 
@@ -217,8 +217,14 @@ def latency_over_time(summary: Summary, latencies: pl.DataFrame, stage: str, win
     shades["shapes"] = [*shades.get("shapes", []), *bars]
     plot = {"data": traces, "layout": from_zero(plot_layout("seconds after the trial's start", "TTFT, s", **shades), "yaxis")}
     alt = f"TTFT of every answered request at stage {stage} over the time of its trial; shaded: warm-up and drain."
-    note = "All repeats, warm-up and drain too; only the window counts." + kept + _points_note(thinned)
+    void = [f"{name} r{trial.repeat}" for name, variant in summary.variants.items() for trial in variant.trials if _is_void(trial, stage)]
+    left_out = f" Void, and in no other figure: {', '.join(void)}." if void else ""
+    note = "All repeats, warm-up and drain too; only the window counts." + left_out + kept + _points_note(thinned)
     return Figure(f"ttft-time-{stage}", "ttft-time", "TTFT over time", stage, alt, note, plot)
+
+
+def _is_void(trial: TrialSummary, stage: str) -> bool:
+    return trial.stage == stage and trial.audit.verdict == "void"
 
 
 def _shades(stage: str, windows: Iterable[points.TrialWindow]) -> dict[str, Any]:

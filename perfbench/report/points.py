@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from perfbench.analyse.metrics import per_request_columns
-from perfbench.records import Manifest, ServerInfo, TrialOutcome
+from perfbench.records import Manifest, ServerInfo, Summary, TrialOutcome
 from perfbench.results import RunFolder
 
 CDF_POINTS = 400
@@ -88,6 +88,19 @@ def request_latencies(folder: RunFolder, manifest: Manifest) -> pl.DataFrame:
     )
 
 
+def counted(latencies: pl.DataFrame, summary: Summary) -> pl.DataFrame:
+    """The requests that the figures are of: answered, of trials that may be used, in the part of their window that is kept."""
+    rows = [
+        (name, trial.stage, trial.repeat, *((None, None) if trial.steady is None else (trial.steady.kept_from_s, trial.steady.kept_until_s)))
+        for name, variant in summary.variants.items() for trial in variant.trials if trial.audit.verdict != "void"
+    ]  # fmt: skip
+    schema = {"variant": pl.String, "stage": pl.String, "repeat": pl.Int64, "kept_from_s": pl.Float64, "kept_until_s": pl.Float64}
+    usable = pl.DataFrame(rows, schema=schema, orient="row")
+    since_s = pl.col("t_s") - pl.col("from_s")
+    inside = (since_s >= pl.col("kept_from_s")).fill_null(True) & (since_s < pl.col("kept_until_s")).fill_null(True)
+    return latencies.filter(pl.col("measured") & (pl.col("status") == "ok")).join(usable, on=["variant", "stage", "repeat"], how="inner").filter(inside)
+
+
 def thin(frame: pl.DataFrame, limit: int) -> tuple[pl.DataFrame, str]:
     """Every k-th row, and the last, so that at most about `limit` are left; the words say which."""
     step = math.ceil(frame.height / limit)
@@ -104,8 +117,8 @@ def ordinal(number: int) -> str:
 
 
 def cumulative(latencies: pl.DataFrame, metric: str) -> Points:
-    """The empirical distribution of a latency over measured, answered requests: x in seconds, y the share of requests at or below it."""
-    values = latencies.filter(pl.col("measured") & (pl.col("status") == "ok")).select(pl.col(metric)).drop_nulls().sort(metric)
+    """The empirical distribution of a latency: x in seconds, y the share of requests at or below it."""
+    values = latencies.select(pl.col(metric)).drop_nulls().sort(metric)
     ranked = values.with_columns(share=(pl.int_range(1, pl.len() + 1) / values.height) if values.height else pl.lit(0.0))
     kept, thinned = thin(ranked, CDF_POINTS)
     return Points(_rounded(kept[metric]), _rounded(kept["share"]), thinned)

@@ -1,9 +1,10 @@
 """The points of the plots: right values, and thinned aloud."""
 
+import msgspec
 import polars as pl
 import pytest
 
-from perfbench.records import Manifest, Summary
+from perfbench.records import Audit, Manifest, SteadyState, Summary
 from perfbench.report import figures, points
 from perfbench.results import RunFolder
 
@@ -101,3 +102,17 @@ def test_the_pareto_front_holds_what_no_other_point_beats_in_both() -> None:
     curve = [(1.0, 0.1), (2.0, 0.3), (3.0, 0.3), (2.0, 0.2), (2.5, 0.9)]
     assert points.pareto_front(curve) == [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)]
     assert points.pareto_front([]) == []
+
+
+def test_distributions_are_of_the_requests_that_the_tables_are_of(folder: RunFolder, manifest: Manifest, summary: Summary) -> None:
+    """Not of void trials, and of a window that was cut only of the part that is kept."""
+    latencies = points.request_latencies(folder, manifest)
+    variant, stage = "merged", "closed-4"
+    void, cut = [trial for trial in summary.variants[variant].trials if trial.stage == stage]
+    void = msgspec.structs.replace(void, audit=Audit(verdict="void", reasons=["x"]))
+    cut = msgspec.structs.replace(cut, steady=SteadyState(verdict="steady", sentence="", kept_from_s=2.0, kept_until_s=4.0, cut_s=1.0))
+    changed = msgspec.structs.replace(summary, variants={variant: msgspec.structs.replace(summary.variants[variant], trials=[void, cut])})
+    kept = points.counted(latencies, changed)
+    assert set(kept["repeat"]) == {cut.repeat} and set(kept["stage"]) == {stage} and len(kept)
+    since_s = kept["t_s"] - kept["from_s"]
+    assert since_s.min() >= 2.0 and since_s.max() < 4.0
