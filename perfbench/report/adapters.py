@@ -14,12 +14,18 @@ MetricsOf = Callable[[TrialSummary], dict[str, MetricSummary] | None]
 
 
 def adapters_table(summary: Summary) -> Table:
-    """Stage x adapter; without rows where every trial asked for one model."""
+    """Stage x adapter, of each variant where several spread theirs; without rows where every trial asked for one model."""
+    spread = [name for name, variant in summary.variants.items() if any(trial.adapters for trial in variant.trials)]
+    several = len(spread) > 1
     columns = (
-        Column("Stage", align="left"), Column("Adapter", align="left"), Column("Requests", "over all repeats"), Column("Share"),
-        Column("TTFT p95", metric_title("ttft_s")), Column("TPOT p95", metric_title("tpot_s")), Column("E2E p95", metric_title("e2e_s")), Column("Failed"),
+        Column("Stage", align="left"), *((Column("Variant", align="left"),) if several else ()), Column("Adapter", align="left"),
+        Column("Requests", "over all repeats"), Column("Share"), Column("TTFT p95", metric_title("ttft_s")),
+        Column("TPOT p95", metric_title("tpot_s")), Column("E2E p95", metric_title("e2e_s")), Column("Failed"),
     )  # fmt: skip
-    rows = tuple(row for stage in stage_names(summary) for variant in summary.variants.values() for row in _rows(summary, stage, usable_trials(variant, stage)))
+    rows = tuple(
+        (row[0], *((Cell(name),) if several else ()), *row[1:])
+        for stage in stage_names(summary) for name in spread for row in _rows(summary, stage, usable_trials(summary.variants[name], stage))
+    )  # fmt: skip
     caption = "Percentiles are means over the repeats that an adapter was asked in; open-loop stages count from the scheduled time."
     return Table("adapters", "Adapter by adapter", caption, columns, rows, details="Below a percentile: its range over repeats.")
 

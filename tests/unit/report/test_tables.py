@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from perfbench.records import (
+    AdapterSummary,
     Audit,
     CapacitySummary,
     Comparison,
@@ -19,6 +20,7 @@ from perfbench.records import (
     VariantSummary,
 )
 from perfbench.report import differences, evidence, tables
+from perfbench.report.adapters import adapters_table
 from perfbench.report.tables import Cell
 
 
@@ -221,3 +223,22 @@ def _audited(*reasons: str) -> Summary:
         schema_version=1, run_id="r", scenario="s", valid=True, variants={"base": variant}, comparisons=[],
         recommendation=Recommendation(serve=None, reasons=[]), plan=None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("variants", [["adapter"], ["adapter", "merged"]])
+def test_adapters_are_told_apart_by_variant_where_several_spread_theirs(summary: Summary, variants: list[str]) -> None:
+    changed = dict(summary.variants)
+    for name in variants:
+        trials = [
+            msgspec.structs.replace(trial, adapters={"mine": AdapterSummary(requests=trial.requests, metrics=trial.metrics)})
+            for trial in changed[name].trials if trial.stage == "closed-4"
+        ]  # fmt: skip
+        changed[name] = msgspec.structs.replace(changed[name], trials=trials)
+    table = adapters_table(msgspec.structs.replace(summary, variants=changed))
+    named = [column.name for column in table.columns][:3]
+    if len(variants) == 1:
+        assert named == ["Stage", "Adapter", "Requests"] and [row[1].text for row in table.rows] == ["all together", "mine"]
+    else:
+        assert named == ["Stage", "Variant", "Adapter"]
+        assert [(row[1].text, row[2].text) for row in table.rows] == [(name, what) for name in variants for what in ("all together", "mine")]
+    assert adapters_table(summary).rows == ()
