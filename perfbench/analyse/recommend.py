@@ -1,10 +1,11 @@
 """Which fine-tuned variant to serve, and why, in sentences with numbers.
 
 Only `adapter` and `merged` can be recommended: they hold the fine-tune. A variant is out when its quality fails, when it does not do the task (no pass,
-and next to nothing right), or when the reference called its answers nonsense. One whose trials are all void is not out, it is unknown: then nothing is
-recommended, since what it would have been is not known either. Of two that are left, the cheaper at the SLO is served when that is no accident: it meets
-the SLO at a load at which the other misses it, or the comparison behind the price (goodput, else output tokens per second or TPOT, at that stage) is
-certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is certain. Else the run cannot say, and says what would help.
+and next to nothing right), when it answers worse under load than idle by more than the margin, or when the reference called its answers nonsense. One whose
+trials are all void is not out, it is unknown: then nothing is recommended, since what it would have been is not known either. Of two that are left, the
+cheaper at the SLO is served when that is no accident: it meets the SLO at a load at which the other misses it, or the comparison behind the price (goodput,
+else output tokens per second or TPOT, at that stage) is certain. Where the price does not decide, TPOT does, if it points one way in every stage where it is
+certain. Else the run cannot say, and says what would help.
 
 `reasons` are for ten seconds: what decided first, one sentence for all stages. `details` hold the sentences behind them: each stage with its interval, each
 quality verdict in full.
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from perfbench.analyse.compare import SAME_MARGIN, nothing_paired
 from perfbench.analyse.cost import StageResult
 from perfbench.analyse.metrics import metric_label
-from perfbench.records import CapacitySummary, Comparison, FidelitySummary, QualitySummary, Recommendation, ReferenceCheck, VariantSummary
+from perfbench.records import CapacitySummary, Comparison, FidelitySummary, QualitySummary, Recommendation, ReferenceCheck, UnderLoad, VariantSummary
 
 FINE_TUNED = ("adapter", "merged")
 _MILLION = 1_000_000
@@ -33,13 +34,14 @@ def recommend(
     reference: Sequence[ReferenceCheck],
     at_slo: Mapping[str, StageResult | None],
     fidelity: Sequence[FidelitySummary] = (),
+    under_load: Sequence[UnderLoad] = (),
 ) -> Recommendation:
     """`at_slo` holds the stage that each variant's price rests on; None where it has no price at the SLO. Fidelity is told, and decides nothing: what a
     merged variant answers is judged by its own quality."""
     present = [name for name in FINE_TUNED if name in variants]
     if not present:
         return Recommendation(serve=None, reasons=["the run has no fine-tuned variant (adapter, merged) to recommend"])
-    out = {name: why for name in present if (why := _why_out(name, variants[name], reference)) is not None}
+    out = {name: why for name in present if (why := _why_out(name, variants[name], reference, under_load)) is not None}
     unknown = {name: why for name in present if name not in out and (why := _why_unknown(name, variants[name])) is not None}
     reasons = [out.get(name) or unknown.get(name) or _quality_sentence(name, variants[name]) for name in present]
     behind = [full for name in present if name not in out and (full := _quality_in_full(name, variants[name])) is not None and full not in reasons]
@@ -63,13 +65,16 @@ def recommend(
     return Recommendation(serve=serve, reasons=[*more, *reasons], details=[*(stages if len(stages) > 1 else []), *behind])
 
 
-def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCheck]) -> str | None:
+def _why_out(name: str, variant: VariantSummary, reference: Sequence[ReferenceCheck], under_load: Sequence[UnderLoad]) -> str | None:
     if any(check.variant == name and check.verdict == "fail" for check in reference):
         return f"{name} is out: the reference calls its answers nonsense"
     if variant.quality is not None and variant.quality.verdict == "fail":
         return f"{name} is out: its quality fails ({variant.quality.reason})"
     if variant.quality is not None and (nothing := _next_to_nothing(variant.quality)) is not None:
         return f"{name} is out: it does not do the task ({nothing})"
+    worse = next((one for one in under_load if one.variant == name and one.verdict == "fail"), None)
+    if worse is not None:
+        return f"{name} is out: it answers worse when its server is busy (stage {worse.stage}: {worse.reason})"
     return None
 
 

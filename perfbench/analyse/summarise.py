@@ -73,6 +73,7 @@ def summarise(folder: RunFolder) -> Summary:
     comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant, starts), starts)
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
     faithful = fidelity(folder, manifest, experiment, quality)
+    under_load = busy_and_idle(folder, experiment)
     return Summary(
         schema_version=SCHEMA_VERSION,
         run_id=manifest.run_id,
@@ -80,13 +81,13 @@ def summarise(folder: RunFolder) -> Summary:
         valid=is_valid(manifest, trials, reference, folder.finished("trial_skipped"), _searched(experiment, probes, found)),
         variants=variants,
         comparisons=comparisons,
-        recommendation=recommend(variants, comparisons, reference, at_slo, faithful),
+        recommendation=recommend(variants, comparisons, reference, at_slo, faithful, under_load),
         plan=None,
         reference=reference,
         rescored=manifest.rescored,
         contamination=next(iter(folder.finished("contamination").values()), None),
         benchmarks=folder.benchmarks(),
-        under_load=busy_and_idle(folder, experiment),
+        under_load=under_load,
         sandbox=next(iter(folder.finished("sandbox").values()), None),
         not_measured=not_measured(folder, manifest),
         slo={metric: {"percentile": limit.percentile, "limit_s": limit.limit_s} for metric, limit in experiment.slo.items()},

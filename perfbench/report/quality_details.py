@@ -6,6 +6,9 @@ from perfbench.records import Estimate, Summary
 from perfbench.report import formats
 from perfbench.report.tables import Cell, Column, Table
 
+_SLICES = 100
+"""A column with a value of its own in every row would fill the report."""
+
 
 def verdicts_table(summary: Summary) -> Table:
     """The verdict of each variant and the metric that it rests on, for a terminal: the quality table has every metric."""
@@ -57,9 +60,11 @@ def slices_table(summary: Summary) -> Table:
                 figure = Cell(formats.percent(part.value.value), formats.interval(part.value.ci95_low, part.value.ci95_high, "share"))
                 where = formats.one_line(f"{column}: {value}")
                 metric, n = Cell(variant.quality.metric or formats.DASH), Cell(formats.count(part.n))
-                rows.append((Cell(where), Cell(name), metric, figure, _difference(part.difference), n))
-    caption = "Slices decide nothing: they show where a difference comes from, and many small ones differ by chance."
-    return Table("quality-slices", "Quality by slice", caption, columns, tuple(rows), details="Below a figure: its 95 % interval.")
+                rows.append((part.n, (Cell(where), Cell(name), metric, figure, _difference(part.difference), n)))
+    shown = sorted(rows, key=lambda row: -row[0])[:_SLICES] if len(rows) > _SLICES else rows
+    more = f" The {_SLICES} rows of the largest slices are shown; {len(rows) - _SLICES:,} more are in summary.json." if len(rows) > _SLICES else ""
+    caption = f"Slices decide nothing: they show where a difference comes from, and many small ones differ by chance.{more}"
+    return Table("quality-slices", "Quality by slice", caption, columns, tuple(row for _, row in shown), details="Below a figure: its 95 % interval.")
 
 
 def signature_lines(summary: Summary) -> list[tuple[str, str]]:

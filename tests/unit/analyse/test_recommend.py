@@ -12,7 +12,7 @@ from perfbench.analyse.cost import StageResult
 from perfbench.analyse.recommend import recommend
 from perfbench.analyse.stats import Interval
 from perfbench.analyse.summarise import summarise
-from perfbench.records import CapacitySummary, Recommendation, ReferenceCheck
+from perfbench.records import CapacitySummary, Recommendation, ReferenceCheck, UnderLoad
 
 STAGE = {"arrival": "closed", "concurrency": 1, "warmup_s": 2.0, "duration_s": 10.0, "drain_s": 8.0, "output": {"max_tokens": 64}}
 PRICED: dict[str, Any] = {"cost": {"server_hour_usd": 36.0}, "slo": {"ttft_s": {"p50": 1.0}}}
@@ -177,6 +177,17 @@ def test_a_variant_whose_quality_fails_is_out(run: Any, record: Any, quality_blo
     assert found.serve == "adapter"
     assert any(reason.startswith("merged is out: its quality fails") for reason in found.reasons)
     assert found.reasons[-1] == "adapter is the only fine-tuned variant that is left"
+
+
+def test_a_variant_that_answers_worse_when_its_server_is_busy_is_out(run: Any, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = [
+        UnderLoad(variant=name, stage="one", metric="exact_match", n=60, verdict=verdict, reason="exact_match of the same 60 prompts differs")
+        for name, verdict in (("adapter", "inconclusive"), ("merged", "fail"))
+    ]
+    monkeypatch.setattr("perfbench.analyse.summarise.busy_and_idle", lambda folder, experiment: busy)
+    found = _recommend(run, _both(record, {"tpot": 0.25}, {"tpot": 0.1}))
+    assert found.serve == "adapter"
+    assert "merged is out: it answers worse when its server is busy (stage one: exact_match of the same 60 prompts differs)" in found.reasons
 
 
 def test_a_variant_that_answers_nonsense_is_out(run: Any, record: Any) -> None:

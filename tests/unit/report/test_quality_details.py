@@ -46,4 +46,8 @@ def test_slices_name_column_and_value(summary: Summary) -> None:
     changed = with_quality(summary, slices={"language": {"de": part}}, signatures={"bleu": "nrefs:1|tok:13a"}, metric="accuracy")
     (row,) = slices_table(changed).rows
     assert [cell.text for cell in row] == ["language: de", "merged", "accuracy", "75.0 %", "-0.250", "12"]
+    sizes = {str(number): msgspec.structs.replace(part, n=200 if number == 149 else 1) for number in range(150)}
+    many = slices_table(with_quality(summary, slices={"id": sizes}))
+    assert (len(many.rows), many.rows[0][0].text) == (100, "id: 149")
+    assert "50 more are in summary.json" in many.caption
     assert signature_lines(changed) == [("bleu", "nrefs:1|tok:13a")]
