@@ -87,8 +87,10 @@ def prepare(scenario: Scenario, *, say: Callable[[str], None]) -> Prepared:
 
 
 def of_load(quality: Quality, data: Data) -> Quality:
-    """The quality block over the load's rows; slices, groups and training data belong to the held-out ones."""
-    return quality.model_copy(update={"data": data, "slices": (), "groups": None, "train_data": None, "train_column": None})
+    """The quality block over the load's rows, decided by its first metric; slices, groups and training data belong to the held-out ones."""
+    first = quality.metrics[0].metric if quality.metrics else quality.metric
+    held_out = {"slices": (), "groups": None, "train_data": None, "train_column": None}
+    return quality.model_copy(update={"data": data, "metrics": None, "metric": first, **held_out})
 
 
 def _resolve(scenario: Scenario, say: Callable[[str], None]) -> tuple[ResolvedModels, dict[str, ModelInfo]]:

@@ -40,7 +40,8 @@ def scorer(task: Classification, rows: HeldOutRows) -> Scorer:
     unknown = sorted({label for label in expected.values() if label not in known})
     if unknown:
         shown = ", ".join(f"`{label}`" for label in unknown[:SHOWN])
-        findings.append(Finding("quality.task.labels", f"{shown} expected in the data and not listed; add {len(unknown)} labels"))
+        add = "it" if len(unknown) == 1 else f"all {len(unknown)}"
+        findings.append(Finding("quality.task.labels", f"{shown} expected in the data and not listed; add {add}"))
     if findings:
         raise ScenarioError("scenario", findings)
 

@@ -36,7 +36,7 @@ from perfbench.scenario.quality import (
     Summarisation,
     Translation,
 )
-from perfbench.scenario.quality_metrics import REFUSED
+from perfbench.scenario.quality_metrics import QUALITY_METRICS, REFUSED
 
 REFUSAL = "(must be refused)"
 """What stands in a record as the expected answer of a sample that must be refused."""
@@ -108,7 +108,7 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
     findings: list[Finding] = []
     rows = read_rows(quality.data.path, quality.data.limit, quality.data.columns)
     try:
-        make_scorer(quality, rows)
+        findings += _refusal_findings(quality, make_scorer(quality, rows).must_refuse, len(rows))
     except ScenarioError as error:
         findings += error.findings
     named = [(f"quality.slices[{number}]", column) for number, column in enumerate(quality.slices)]
@@ -118,3 +118,14 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
             findings.append(Finding(key, f"{lacks(lacking, quality.data.path)} column `{column}`; columns there: {', '.join(rows[lacking[0]])}"))
     if findings:
         raise ScenarioError(file, findings)
+
+
+def _refusal_findings(quality: Quality, due: frozenset[int], rows: int) -> list[Finding]:
+    """A deciding metric that no row has: samples that must be refused are scored by `refused_when_due`, all others by the task's own."""
+    gates = [gate.metric for gate in quality.metrics or ()] or [quality.metric or QUALITY_METRICS[quality.task.task][0]]
+    empty = [metric for metric in gates if (not due if metric == REFUSED else len(due) == rows)]
+    if not empty or quality.must_refuse is None:
+        return []
+    which = "no row" if not due else "every row"
+    told = f"{which} of {quality.data.path} must be refused (`{quality.must_refuse}`), so nothing is scored by `{empty[0]}`; add rows of the other kind"
+    return [Finding("quality.must_refuse", told)]

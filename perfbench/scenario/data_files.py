@@ -119,7 +119,8 @@ def _csv(path: str) -> Iterator[Row]:
                 else:
                     yield dict(zip(header, fields, strict=True))
         except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8 after line {reader.line_num}; save the file as UTF-8") from None
+            near = f" after line {reader.line_num}" if reader.line_num else ""
+            raise ValueError(f"{path} is not UTF-8{near}; save the file as UTF-8") from None
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num} is no CSV: {error}; expected commas, and double quotes around fields that hold them") from None
 

@@ -98,6 +98,12 @@ class Summarisation(Strict):
     bertscore: BertScore | None = None
     """A local encoder for `bertscore`; without it that metric is not computed."""
 
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> Self:
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"no summary has at least {self.min_words} and at most {self.max_words} words; lower `min_words` or raise `max_words`")
+        return self
+
 
 class Translation(Strict):
     """The answer is a translation."""

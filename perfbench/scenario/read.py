@@ -16,6 +16,7 @@ from perfbench.scenario.combinations import combination_findings
 from perfbench.scenario.model import Scenario
 from perfbench.scenario.quality import TASKS
 from perfbench.scenario.reference import models_in
+from perfbench.scenario.strict import IN_WORDS
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -123,6 +124,16 @@ def _finding(detail: ErrorDetails, raw: dict[str, Any], root: type[BaseModel]) -
         least = detail.get("ctx", {}).get("min_length", 1)
         return Finding(key, f"expected at least {least} {'entry' if least == 1 else 'entries'}, got {len(detail['input']) or 'none'}")
     given = detail["input"]
+    if kind == "union_tag_invalid":
+        tag = str(detail.get("ctx", {}).get("tag"))
+        close = difflib.get_close_matches(tag, TASKS, n=1, cutoff=0.5)
+        return Finding(f"{key}.task", f"`{tag}` is not known; expected one of {', '.join(TASKS)}{f'; did you mean `{close[0]}`?' if close else ''}")
+    if kind == "union_tag_not_found" and isinstance(given, dict):
+        return Finding(f"{key}.task", f"missing; add one of {', '.join(TASKS)}")
+    if kind in ("dict_type", "model_type", "model_attributes_type", "union_tag_not_found"):
+        return Finding(key, f"expected a block of keys, got {json.dumps(given, default=str)}")
+    if kind == "string_pattern_mismatch" and (words := IN_WORDS.get(str(detail.get("ctx", {}).get("pattern")))) is not None:
+        return Finding(key, f"expected {words}, got {json.dumps(given, default=str)}")
     shown = "" if isinstance(given, (dict, list)) else f", got {json.dumps(given, default=str)}"
     return Finding(key, f"{message[0].lower()}{message[1:]}{shown}")
 
@@ -133,9 +144,9 @@ def _without_tags(location: tuple[int | str, ...], raw: Any) -> list[int | str]:
     here = raw
     for position, part in enumerate(location):
         last = position == len(location) - 1
+        if isinstance(here, dict) and part not in here and part in TASKS and "task" in here:
+            continue
         if isinstance(here, dict) and part not in here and not last:
-            if part in TASKS:
-                continue
             here = None
         elif isinstance(here, dict):
             here = here.get(part)

@@ -13,11 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 from perfbench.scenario.data_files import check_rows
 from perfbench.scenario.paths import absolute
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 URL = r"^(https?://[^\s]+|unix:///[^\s]+)$"
 """Of a server that already runs, up to, not including, `/v1`."""
+IN_WORDS = {
+    NAME: "a name of at most 64 letters, digits, `_`, `.` and `-`, a letter or digit first",
+    URL: "an address, as in http://127.0.0.1:8000 or unix:///run/vllm.sock",
+}
+"""What a pattern asks for, for people."""
 Scalar = bool | int | float | str
 
 

@@ -93,6 +93,16 @@ def test_samples_that_must_be_refused_are_right_when_refused(tmp_path: Path) -> 
     assert scorer.score(0, Answered(output="Paris")).passed
 
 
+def test_rows_that_leave_a_deciding_metric_nothing_to_score_are_refused(tmp_path: Path) -> None:
+    task = QuestionAnswering(task="qa", expected="want")
+    all_due: list[dict[str, object]] = [{"want": "x", "unsafe": True}]
+    assert "every row of" in sentence(block(tmp_path, all_due, task, must_refuse="unsafe"))
+    none_due: list[dict[str, object]] = [{"want": "x", "unsafe": False}]
+    assert "nothing is scored by `refused_when_due`" in sentence(block(tmp_path, none_due, task, must_refuse="unsafe", metric="refused_when_due"))
+    check_quality(block(tmp_path, all_due, task, must_refuse="unsafe", metric="refused_when_due"))
+    check_quality(block(tmp_path, none_due, task, must_refuse="unsafe"))
+
+
 def test_columns_of_slices_groups_and_flags_are_checked(tmp_path: Path) -> None:
     task = QuestionAnswering(task="qa", expected="want")
     said = sentence(block(tmp_path, [{"want": "x", "lang": "en"}, {"want": "y"}], task, slices=("lang",), groups="doc", must_refuse="unsafe"))

@@ -48,6 +48,21 @@ def findings(path: Path) -> dict[str, str]:
     return {finding.key: finding.problem for finding in caught.value.findings}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key", "says"),
+    [
+        ("{task: extraction, expected: answer}", "{task: extractoin, expected: answer}", "quality.task.task", "did you mean `extraction`?"),
+        ("{task: extraction, expected: answer}", "{expected: answer}", "quality.task.task", "missing; add one of classification"),
+        ("{task: extraction, expected: answer}", "extraction", "quality.task", 'expected a block of keys, got "extraction"'),
+        ("{task: extraction, expected: answer}", "{task: summarisation, expected: answer, min_words: 9, max_words: 3}", "quality.task", "no summary"),
+        ("margin: 0.05}", 'margin: 0.05, judge: {url: "gpu-box:8000", model: m}}', "quality.judge.url", "expected an address, as in http://127.0.0.1:8000"),
+        ("name: demo", "name: my demo", "name", "expected a name of at most 64 letters"),
+    ],
+)
+def test_what_a_quality_block_gets_wrong_is_said_in_words(write, old, new, key, says):
+    assert says in findings(write(GOOD.replace(old, new)))[key]
+
+
 def test_a_good_file_is_read_resolved_and_frozen(write, tmp_path):
     scenario = load_scenario(write(GOOD))
     assert scenario.models.base is not None
