@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-import msgspec
 from pydantic import Field, ValidationError, model_validator
 
 from perfbench.errors import ScenarioError
@@ -66,6 +66,6 @@ def read_gate(path: str | Path) -> Gate:
     """Raises ScenarioError with every finding at once."""
     raw = parse_mapping(str(path), what="`rules`", written_by="docs/ci.md shows one")
     try:
-        return Gate.model_validate_json(msgspec.json.encode(raw))
+        return Gate.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         raise ScenarioError(str(path), findings_of(error, raw, Gate)) from None

@@ -69,3 +69,14 @@ def test_other_bad_files(tmp_path: Path, text: str, key: str, problem: str) -> N
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="does not exist"):
         read_gate(tmp_path / "none.yaml")
+
+
+def test_what_is_no_number_is_said_to_be_none(tmp_path: Path) -> None:
+    """Not `expected exactly one of`, as if it had been left out."""
+    for text, said in ((".nan", "NaN"), (".inf", "Infinity")):
+        found = _findings(tmp_path, f"rules: [{{metric: ttft_s, allowed_relative: {text}}}]")
+        assert found == {"rules[0].allowed_relative": f"input should be a finite number, got {said}"}
+
+
+def test_no_rule_at_all_is_said_plainly(tmp_path: Path) -> None:
+    assert _findings(tmp_path, "rules: []") == {"rules": "expected at least 1 entry, got none"}
