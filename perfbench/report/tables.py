@@ -139,8 +139,13 @@ def _main_caption(summary: Summary, headline: HeadlineStage | None, reference: s
         return "No stage was measured: what the searches found is below." if searched else "No trial has finished."
     loop = "" if headline.arrival == "closed" else " TTFT counts from the scheduled time."
     legend = f" {LEGEND.format(reference=reference)}" if summary.comparisons else ""
-    own = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) not in (None, headline.stage)}
-    elsewhere = f" Goodput at the SLO is of each variant's best stage: {', '.join(f'{name} at {stage}' for name, stage in own.items())}." if own else ""
+    best = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) is not None}
+    elsewhere = ""
+    if len(set(best.values())) == 1 and set(best.values()) != {headline.stage}:
+        elsewhere = f" Goodput at the SLO, and the price by it, are of stage {next(iter(best.values()))}."
+    elif set(best.values()) != {headline.stage} and best:
+        at = ", ".join(f"{name} at {stage}" for name, stage in best.items() if stage != headline.stage)
+        elsewhere = f" Goodput at the SLO, and the price by it, are of each variant's best stage: {at}."
     deciding = dict.fromkeys(variant.quality.metric for variant in summary.variants.values() if variant.quality is not None and variant.quality.metric)
     quality = f" Quality is {' and '.join(deciding)}." if deciding else ""
     return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{elsewhere}{quality} {OVER_REPEATS}{legend}"

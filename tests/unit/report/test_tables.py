@@ -52,6 +52,9 @@ def test_goodput_at_the_slo_is_of_each_variants_own_best_stage(summary: Summary,
     assert _row(table, "merged")[4].text == f"{sum(rates) / 2:.2f} /s"
     assert _row(table, "merged")[4].title == "at stage closed-4"
     assert "each variant's best stage: merged at closed-4." in table.caption
+    alike = {name: msgspec.structs.replace(variant, at_slo=summary.variants["merged"].at_slo) for name, variant in summary.variants.items()}
+    one = tables.main_table(msgspec.structs.replace(summary, variants=alike), manifest)
+    assert "Goodput at the SLO, and the price by it, are of stage closed-4." in one.caption
     missed = [msgspec.structs.replace(trial, slo={"met": False, "limits": {}}) for trial in summary.variants["adapter"].trials]
     changed = {**summary.variants, "adapter": msgspec.structs.replace(summary.variants["adapter"], trials=missed, at_slo=None)}
     cell = _row(tables.main_table(msgspec.structs.replace(summary, variants=changed), manifest), "adapter")[4]
