@@ -38,9 +38,9 @@ def not_comparable(left: Sequence[QualityRecord], right: Sequence[QualityRecord]
     other = [sample for sample, what in asked[0].items() if asked[1][sample] != what]
     if other:
         return f"{len(other)} samples had another prompt or expected answer, the first is `{other[0]}`"
-    for what, told in (("template_sha256", "prompt template"), ("decoding_sha256", "decoding settings"), ("seed", "seed")):
+    for what, told in (("template_sha256", "another prompt template"), ("decoding_sha256", "other decoding settings"), ("seed", "another seed")):
         if {getattr(record, what) for record in left} != {getattr(record, what) for record in right}:
-            return f"they were asked with another {told}"
+            return f"they were asked with {told}"
     return None
 
 

@@ -2,13 +2,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from answering_server import AnsweringServer, chat
 
 from perfbench.errors import EndpointError
 from perfbench.quality.ask import Target
 from perfbench.quality.decide import decide
-from perfbench.quality.fairness import check_same_asked
+from perfbench.quality.fairness import check_same_asked, not_comparable
 from perfbench.quality.spot_check import prepare, spot_check
 from perfbench.records import QualityRecord
 from perfbench.results import RunFolder
@@ -69,3 +70,18 @@ def test_unknown_contamination_stays_unknown(quality: Quality) -> None:
         records: list[QualityRecord] = spot_check(held_out, quality, Decoding(), Target(url=server.url, model="x"), variant="x")
     assert {record.contaminated for record in records} == {None}
     assert {record.label for record in records} == {"incomplete answer"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"template_sha256": "x"}, "they were asked with another prompt template"),
+        ({"decoding_sha256": "x"}, "they were asked with other decoding settings"),
+        ({"seed": 7}, "they were asked with another seed"),
+        ({"prompt_sha256": "x"}, "1 samples had another prompt or expected answer, the first is `s0`"),
+    ],
+)
+def test_what_was_asked_otherwise_is_not_comparable_and_said(change: dict[str, Any], told: str) -> None:
+    record = QualityRecord(sample_id="s0", variant="base", prompt="p", prompt_sha256="p", expected="x", output="x", passed=True, label="correct answer")
+    assert not_comparable([record], [record]) is None
+    assert not_comparable([record], [msgspec.structs.replace(record, **change)]) == told
