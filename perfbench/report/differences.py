@@ -60,7 +60,16 @@ def comparison_table(summary: Summary) -> Table:
 
 def _provisos(summary: Summary, shown: Sequence[Comparison]) -> str:
     """What a reader of these differences has to know, in sentences; empty where there is nothing."""
-    return "".join((_rates_are_spread(shown), _left_out(summary, shown), started_once(shown)))
+    return "".join((_by_chance(summary, shown), _rates_are_spread(shown), _left_out(summary, shown), started_once(shown)))
+
+
+def _by_chance(summary: Summary, shown: Sequence[Comparison]) -> str:
+    """Why a verdict may be withheld though the interval leaves out 0; empty where none is."""
+    withheld = [one for one in shown if one.verdict == "cannot tell" and one.ci95_low is not None and one.ci95_high is not None]
+    if not any(one.ci95_low > 0 or one.ci95_high < 0 for one in withheld):  # type: ignore[operator]  # neither is None
+        return ""
+    tested = sum(one.ci95_low is not None for one in summary.comparisons)
+    return f" An interval that leaves out 0 may still be cannot tell: of {tested:,} comparisons some do so by chance (verdicts are adjusted by Holm)."
 
 
 def _rates_are_spread(shown: Sequence[Comparison]) -> str:

@@ -33,10 +33,10 @@ def _variant_table(comparison: RunComparison, variant: str) -> Table:
         for one in comparison.differences if one.variant == variant
     )  # fmt: skip
     caption = (
-        "Run minus baseline, paired by prompt or by part of the window; the verdict is on the run. An interval knows requests and repeats, and allows for "
-        "what another start of the servers changes; not for another day of the machine: two runs of the same thing show that. Rates and prices spread an "
-        "answer over the time that it took, and can differ a little from those of each run's own report. What would tell is counted over more "
-        "repeats, each with servers started anew."
+        "Run minus baseline, paired by prompt or by part of the window; the verdict is on the run, and allows for how many there are (Holm). "
+        "An interval knows requests and repeats, and allows for what another start of the servers changes; not for another day of the machine: "
+        "two runs of the same thing show that. Rates and prices spread an answer over the time that it took, and can differ a little from those "
+        "of each run's own report. What would tell is counted over more repeats, each with servers started anew."
     )
     return Table(f"runs-{variant}", f"{variant}: run against baseline", caption, columns, rows)
 

@@ -58,6 +58,15 @@ def test_the_tax_in_steps_with_memory_and_variations(summary: Summary) -> None:
     assert [step for step, _, _ in adapter_steps(changed, "tpot_s", "closed-1")][-1] == "adapter → rank-64"
 
 
+def test_a_verdict_withheld_from_an_interval_without_0_is_explained(summary: Summary) -> None:
+    withheld = _comparison("adapter", "merged", "tpot_s", verdict="cannot tell")
+    assert withheld.ci95_low is not None and withheld.ci95_low > 0
+    shown = msgspec.structs.replace(summary, comparisons=[withheld, _comparison("base", "adapter", "tpot_s")])
+    assert "of 2 comparisons some do so by chance" in tax_table(shown, "closed-1").caption
+    told = msgspec.structs.replace(summary, comparisons=[_comparison("base", "adapter", "tpot_s")])
+    assert "by chance" not in tax_table(told, "closed-1").caption
+
+
 def test_endpoints_are_held_against_each_other_though_no_step_of_the_tax(summary: Summary) -> None:
     variants = {"old": summary.variants["base"], "new": summary.variants["merged"]}
     table = tax_table(msgspec.structs.replace(summary, variants=variants, comparisons=[_comparison("old", "new", "tpot_s")]), "closed-1")
