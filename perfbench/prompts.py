@@ -57,7 +57,7 @@ class Renderer:
     """The scenario's templates, ready to be filled. Raises ScenarioError for one that cannot be parsed."""
 
     def __init__(self, prompt: Prompt) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=_shown)
         sources = (("system", prompt.system), ("user", prompt.user))
         self._templates = {part: _template(environment, part, source) for part, source in sources if source is not None}
         self._chat = prompt.api == "chat"
@@ -109,6 +109,14 @@ def _template(environment: jinja2.Environment, part: str, source: str) -> jinja2
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise ScenarioError("scenario", [Finding(f"prompt.{part}", f"not a Jinja template: {error.message} (line {error.lineno})")]) from None
+
+
+def _shown(value: object) -> object:
+    """What a template writes. A null would be the word `None` in the prompt, bytes a Python literal."""
+    if value is None or isinstance(value, bytes):
+        what = "null" if value is None else "bytes"
+        raise ValueError(f"a value that it writes is {what}; give the row a text, or say in the template what to write instead (`{{{{ column or '' }}}}`)")
+    return value
 
 
 def _render(template: jinja2.Template, row: Mapping[str, object], part: str, where: str) -> str:

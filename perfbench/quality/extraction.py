@@ -20,6 +20,7 @@ object is a leaf too. Over all samples every score is a mean in which each sampl
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from typing import Any
@@ -186,8 +187,26 @@ def _why_unread(output: str, finish_reason: str | None) -> str:
 
 def expected_object(value: object) -> dict[str, Any]:
     """The expected column's value as an object: itself, or the object that its text is; ValueError for anything else."""
-    if isinstance(value, str):
-        value = parse_object(value)
-    if not isinstance(value, dict):
+    found = parse_object(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
         raise ValueError("expected a JSON object, or text that is one")
-    return value
+    if isinstance(value, str):
+        return found
+    if _holds_nan(value):
+        raise ValueError("expected a JSON object, and JSON has no NaN or infinity")
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(_AS_JSON.encode(value))  # Parquet has dates and decimals
+    except (OverflowError, TypeError, RecursionError) as error:
+        raise ValueError(f"expected an object that JSON can hold: {error}") from None
+    return plain
+
+
+_AS_JSON = msgspec.json.Encoder(decimal_format="number")
+
+
+def _holds_nan(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_nan(child) for child in value.values())
+    if isinstance(value, list):
+        return any(_holds_nan(child) for child in value)
+    return isinstance(value, float) and not math.isfinite(value)

@@ -19,7 +19,7 @@ from perfbench.errors import Finding, ScenarioError
 from perfbench.quality import chat, classification, coding, domain_qa, extraction, instructions, qa, rag, summarisation, translation
 from perfbench.quality import labels as why
 from perfbench.quality.refusals import refuses
-from perfbench.quality.rows import HeldOutRows, lacks, truth
+from perfbench.quality.rows import HeldOutRows, lacks, row_numbers, truth
 from perfbench.quality.scoring import Answered, Scored, Scorer
 from perfbench.scenario.data_files import read_rows
 from perfbench.scenario.quality import (
@@ -116,6 +116,9 @@ def check_quality(quality: Quality, file: str = "scenario") -> None:
         lacking = [number for number, row in enumerate(rows) if column not in row]
         if lacking:
             findings.append(Finding(key, f"{lacks(lacking, quality.data.path)} column `{column}`; columns there: {', '.join(rows[lacking[0]])}"))
+    if quality.groups is not None and (null := [number for number, row in enumerate(rows) if row.get(quality.groups, "") is None]):
+        told = f"{row_numbers(null)} of {quality.data.path} {'holds' if len(null) == 1 else 'hold'} null in column `{quality.groups}`; name each row's group"
+        findings.append(Finding("quality.groups", told))
     if findings:
         raise ScenarioError(file, findings)
 

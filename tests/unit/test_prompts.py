@@ -38,9 +38,10 @@ def test_limit_takes_the_first_rows(tmp_path):
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("{{ missing }}", "its columns are q"),
+        ("{{ missing }}", "its columns are q, nothing"),
         ("{{ q", "not a Jinja template"),
         ("{{ q.__class__.__mro__ }}", "cannot be filled"),
+        ("{{ nothing }}", "cannot be filled from row 0 of .*: a value that it writes is null; give the row a text"),
         ("{% for i in range(999999999) %}{% endfor %}", "cannot be filled"),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.2 s of CPU time to fill from row 0"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "it takes itself again and again"),
@@ -50,7 +51,8 @@ def test_limit_takes_the_first_rows(tmp_path):
 def test_a_template_that_does_not_fit_is_one_sentence(tmp_path, template, says, monkeypatch):
     monkeypatch.setattr(prompts, "_ROW_S", 0.2)
     with pytest.raises(ScenarioError, match=says):
-        render_data(data(tmp_path, {"q": "x"}), Prompt(user=template), key="load.data")
+        render_data(data(tmp_path, {"q": "x", "nothing": None}), Prompt(user=template), key="load.data")
+    assert render_data(data(tmp_path, {"q": None}), Prompt(user="<{{ q or '' }}>"), key="load.data")[0][0].messages[0]["content"] == "<>"
 
 
 def test_an_id_used_twice_is_refused(tmp_path):

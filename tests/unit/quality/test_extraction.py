@@ -1,3 +1,5 @@
+import datetime
+import decimal
 import json
 from typing import Any
 
@@ -138,3 +140,13 @@ def test_flatten_keeps_every_leaf(value: dict[str, Any]) -> None:
             here = here[step]
         assert here == leaf
         assert not isinstance(leaf, (dict, list)) or not leaf
+
+
+def test_expected_objects_of_parquet_become_json() -> None:
+    held = {"day": datetime.date(2026, 1, 2), "price": decimal.Decimal("1.50"), "rooms": [{"n": 1}]}
+    assert x.expected_object(held) == {"day": "2026-01-02", "price": 1.5, "rooms": [{"n": 1}]}
+    with pytest.raises(ValueError, match="JSON has no NaN"):
+        x.expected_object({"a": [float("nan")]})
+    with pytest.raises(ValueError, match="expected an object that JSON can hold"):
+        x.expected_object({"a": object()})
+    assert x.expected_object('{"a": 99999999999999999999999}') == {"a": 99999999999999999999999}

@@ -110,6 +110,8 @@ def test_columns_of_slices_groups_and_flags_are_checked(tmp_path: Path) -> None:
     assert "quality.slices[0]: row 1 of" in said
     assert "lacks column `lang`; columns there: want" in said
     assert "quality.groups: 2 rows (0, 1)" in said
+    said = sentence(block(tmp_path, [{"want": "x", "doc": 1}, {"want": "y", "doc": None}], task, groups="doc"))
+    assert "quality.groups: row 1 of" in said
     said = sentence(block(tmp_path, [{"want": "x", "unsafe": "maybe"}], task, must_refuse="unsafe"))
     assert "row 0, column `unsafe`: expected true or false" in said
     assert "expected a text, or a list of texts" in sentence(block(tmp_path, [{"want": []}, {"want": "[]"}, {"want": None}], task))
