@@ -9,7 +9,7 @@ import pytest
 
 from perfbench.load.messages import Progress
 from perfbench.records import TrialPlan
-from perfbench.saturation import LEAST_REPORTS, SaturationWatch, why_skipped
+from perfbench.saturation import LEAST_REPORTS, SaturationWatch, _sigmas, why_skipped
 from perfbench.scenario.model import Output, Stage
 
 
@@ -107,3 +107,34 @@ def test_higher_rates_of_the_same_requests_are_left_out(scenario: Any) -> None:
     assert why_skipped(stopped, scenario, plan("left", "short")) is None  # type: ignore[arg-type]
     assert why_skipped(stopped, scenario, plan("right", "fast")) is None  # type: ignore[arg-type]
     assert why_skipped(finished, scenario, plan("left", "fast")) is None  # type: ignore[arg-type]
+
+
+def counted(second: int, *, sent: int, served: int) -> Progress:
+    return Progress(
+        trial="t", elapsed_s=second, length_s=62, sent=sent, in_flight=sent - served, ok=served, failed=0, held_back=0, ttft_p50_s=0.1 * second,
+        ttft_p95_s=None, chunks_per_s=0,
+    )  # fmt: skip
+
+
+def test_what_arrives_by_chance_is_no_doubt_about_the_server() -> None:
+    """80 or none arrive a second, and 30 are served: in flight -30, +50, -30, ..., but behind by exactly 10 a second. 10 n > 4 sqrt(40 n) from 7 on."""
+    end = first_end(SaturationWatch(stage()), [counted(second, sent=80 * ((second + 1) // 2), served=30 * second) for second in range(1, 60)])
+    assert end is not None and end <= 14
+
+
+def test_services_that_vary_may_only_look_behind() -> None:
+    """40 arrive a second, and 60 or none are served: behind by 10 a second, but 10 n > 3.6 x 30 sqrt(n) from 117 on only. Of 30 each time it is seen."""
+    reports = [counted(second, sent=40 * second, served=60 * (second // 2)) for second in range(1, 60)]
+    assert first_end(SaturationWatch(stage()), reports) is None
+    assert first_end(SaturationWatch(stage()), [counted(second, sent=40 * second, served=30 * second) for second in range(1, 60)]) is not None
+
+
+def test_fewer_requests_than_the_rate_brings_are_no_growth() -> None:
+    """A burst is over: the schedule brings 5 a second now, all served, 35 less than its mean. Nothing waits longer than before."""
+    assert first_end(SaturationWatch(stage(arrival="gamma")), [counted(second, sent=100 + 5 * second, served=5 * second) for second in range(1, 60)]) is None
+
+
+def test_few_reports_need_more() -> None:
+    """Student's t with 7 degrees of freedom beyond 3.6 standard deviations (p = 0.00016) is 6.55; of many reports 3.6."""
+    assert _sigmas(7) == pytest.approx(6.55, abs=0.01)
+    assert _sigmas(100_000) == pytest.approx(3.6, abs=0.001)
