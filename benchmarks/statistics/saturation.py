@@ -1,6 +1,6 @@
 """How often a stage is stopped early that its server could have carried, and how soon one that it cannot: perfbench/saturation.py as real runs use it.
 
-    python -m benchmarks.statistics.saturation [--windows 400] > /tmp/saturation.md               (1 minute)
+    python -m benchmarks.statistics.saturation [--windows 400] > /tmp/saturation.md               (2 minutes)
 
 Poisson arrivals at a share of what the server carries, from an empty server, 5 s of warm-up; slots are served in order of arrival, and the first token comes a
 tenth of a service after a slot is free. The watch gets a report a second, as in a run. Below 100% the queue is stable, and every stop is false.
