@@ -29,7 +29,7 @@ cost: {{server_hour_usd: 3.6}}
 """
 RULES = """
 rules:
-  - {metric: ttft_s, allowed_relative: 0.5}
+  - {metric: ttft_s, statistic: p50, allowed_relative: 0.5}
   - {metric: e2e_s, statistic: p50, allowed_relative: 0.5}
   - {metric: requests_per_s, allowed_relative: 0.3}
   - {metric: usd_per_request, allowed_relative: 0.5}
