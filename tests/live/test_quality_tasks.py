@@ -36,6 +36,8 @@ def against(name: str, url: str, rows: int = ROWS, tokens: int = TOKENS) -> Scen
             "judge": Judge(url=url, model="base", retries=1, max_tokens=48) if judged else None,
         }
     )
+    if quality.must_refuse is not None:  # none of the first rows must be refused, so nothing would be scored by that
+        quality = quality.model_copy(update={"must_refuse": None, "metrics": None})
     first = shipped.load.stages[0]
     streams = None if first.concurrency is None else min(first.concurrency, 2)  # a closed window goes on until each has sent two requests
     stage = first.model_copy(update={"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 10.0, "concurrency": streams})

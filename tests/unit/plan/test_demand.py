@@ -109,7 +109,7 @@ def test_a_trace_that_lasts_no_time_is_a_demand_of_zero(tmp_path: Path) -> None:
         ("peak_per_second: 1", "peak_per_second", "did you mean `peak_per_s`?"),
         ("peak_per_s: 1\nusers: {count: 1, requests_per_day: 1}", "", "exactly one of `peak_per_s`, `hourly_per_s`, `users` and `trace`, got peak_per_s"),
         ("head_room: 0.1", "", "got none"),
-        ("hourly_per_s: [1, 2]", "hourly_per_s", "at least 24 items after validation, not 2"),
+        ("hourly_per_s: [1, 2]", "hourly_per_s", "expected at least 24 entries, got 2"),
         (f"hourly_per_s: {[0] * 24}", "hourly_per_s", "a demand of zero needs no plan"),
         (f"hourly_per_s: {[1] * 24}\nprofile: {[1] * 24}", "", "`profile` belongs to `peak_per_s` or `users`"),
         ("peak_per_s: 1\nburst: 2", "", "`burst` belongs to"),
