@@ -221,8 +221,8 @@ def _against_server(name: str, method: Callable[[str, Path], Found], case: Case,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*(case.name for case in CASES), []], default=[case.name for case in CASES])
-    parser.add_argument("--guidellm", type=Path)
-    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--guidellm", type=lambda given: Path(given).absolute(), help="started from another folder")
+    parser.add_argument("--tokenizer", type=lambda given: Path(given).absolute(), help="started from another folder")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     if options.guidellm and not options.tokenizer:
