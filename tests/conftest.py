@@ -1,8 +1,7 @@
 """For every tier: hypothesis looks for wrong answers, not for slow ones, which a busy machine makes of right ones; and who may share a worker.
 
-With `-n 2` a file's tests stay together, so that what they share is made once, and all tests of a folder of tests/live do: those of the folder itself share
-one vLLM, those of `apart` start what they need. (xdist 3.8.0's own `loadgroup` does nothing with pytest 9.2: it writes to an attribute of nodes
-that is gone.)
+With `-n 2` a file's tests stay together, so that what they share is made once, and all live tests do, since they share a vLLM. (xdist 3.8.0's own
+`loadgroup` does nothing with pytest 9.2: it writes to an attribute of nodes that is gone.)
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ settings.load_profile("perfbench")
 
 
 class Together(LoadScopeScheduling):
-    """Shares out whole files, and the live tests by folder."""
+    """Shares out whole files, and the live tests as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file.rpartition("/")[0] if file.startswith("tests/live/") else file
+        return "tests/live" if file.startswith("tests/live/") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
