@@ -6,7 +6,7 @@ one. `terminal`, `html` and `markdown` draw the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,15 +140,20 @@ def _main_caption(summary: Summary, headline: HeadlineStage | None, reference: s
     loop = "" if headline.arrival == "closed" else " TTFT counts from the scheduled time."
     legend = f" {LEGEND.format(reference=reference)}" if summary.comparisons else ""
     best = {name: stage for name, variant in summary.variants.items() if (stage := slo_stage(variant)) is not None}
-    elsewhere = ""
-    if len(set(best.values())) == 1 and set(best.values()) != {headline.stage}:
-        elsewhere = f" Goodput at the SLO, and the price by it, are of stage {next(iter(best.values()))}."
-    elif set(best.values()) != {headline.stage} and best:
-        at = ", ".join(f"{name} at {stage}" for name, stage in best.items() if stage != headline.stage)
-        elsewhere = f" Goodput at the SLO, and the price by it, are of each variant's best stage: {at}."
     deciding = dict.fromkeys(variant.quality.metric for variant in summary.variants.values() if variant.quality is not None and variant.quality.metric)
     quality = f" Quality is {' and '.join(deciding)}." if deciding else ""
-    return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{elsewhere}{quality} {OVER_REPEATS}{legend}"
+    return f"Speed at stage {headline.stage}: {headline.reason}.{loop}{_elsewhere(best, headline.stage)}{quality} {OVER_REPEATS}{legend}"
+
+
+def _elsewhere(best: Mapping[str, str], shown: str) -> str:
+    """Of which stages goodput at the SLO and the price are; empty where it is the table's own."""
+    stages = set(best.values())
+    if stages <= {shown}:
+        return ""
+    if len(stages) == 1:
+        return f" Goodput at the SLO, and the price by it, are of stage {stages.pop()}."
+    at = ", ".join(f"{name} at {stage}" for name, stage in best.items() if stage != shown)
+    return f" Goodput at the SLO, and the price by it, are of each variant's best stage: {at}."
 
 
 def _main_row(summary: Summary, manifest: Manifest, name: str, headline: HeadlineStage | None, reference: str | None) -> tuple[Cell, ...]:
