@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Container, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -131,7 +132,7 @@ CASES = (
 def simulated_run(rng: np.random.Generator, case: Case) -> list[Comparison]:
     """All comparisons of one run: `merged` against `base`."""
     lengths = np.maximum(2, rng.gamma(4, 11, PROMPTS).round())
-    trials, labels = [], {}
+    trials = []
     speeds: dict[str, float] = {}
     for repeat in range(case.repeats):
         order = rng.permutation(PROMPTS)
@@ -144,9 +145,8 @@ def simulated_run(rng: np.random.Generator, case: Case) -> list[Comparison]:
             speed = factor * speeds.setdefault(start, float(np.exp(rng.normal(0, case.start))))
             for stage in STAGES:
                 one = trial(variant, stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, speed)
-                trials.append(one)
-                labels[one.plan.trial] = start
-    return compare(trials, EXPERIMENT, starts=labels)
+                trials.append(replace(one, start=start))
+    return compare(trials, EXPERIMENT)
 
 
 class Share(NamedTuple):
@@ -193,7 +193,7 @@ def run_claims(runs: int, repeats: int, start: float, seed: int) -> tuple[float,
                 for stage in STAGES:
                     found["merged", stage, repeat] = trial("merged", stage, repeat, lengths[order], arrivals[arrivals < WINDOW_S], rng, speed)
         manifest, summary = msgspec.convert(None, Any), msgspec.convert(None, Any)  # only records are compared
-        old, new = (FinishedRun(Path(name), manifest, summary, EXPERIMENT, found, {}, {}) for name, found in zip(("old", "new"), trials, strict=True))
+        old, new = (FinishedRun(Path(name), manifest, summary, EXPERIMENT, found, {}) for name, found in zip(("old", "new"), trials, strict=True))
         asked = [(stage, metric, statistic) for stage in STAGES for metric in latencies_of(STAGES[stage].arrival) for statistic in ("mean", "p95")]
         asked += [("closed", metric, None) for metric in ("requests_per_s", "output_tokens_per_s")]
         spans = [moved(old, new, "merged", *one).difference for one in asked]

@@ -85,21 +85,16 @@ def pairs(variants: Sequence[str], variations: Mapping[str, str] | None = None) 
     return list(dict.fromkeys(pair for pair in wanted if set(pair) <= set(variants)))
 
 
-def compare(
-    trials: Sequence[AnalysedTrial], experiment: Experiment, memory: MemoryReadings | None = None, starts: Mapping[str, str] | None = None
-) -> list[Comparison]:  # fmt: skip
-    """Every pair x stage x metric for which both variants have usable trials of the same repeat, then memory, pair by pair.
-
-    `starts`: trial -> the start of the server that answered it (`window.server_starts`); a variant whose starts are not known counts as started once.
-    """
-    found = [*_compared(trials, experiment, starts or {}), *_memory_compared(experiment, memory)]
+def compare(trials: Sequence[AnalysedTrial], experiment: Experiment, memory: MemoryReadings | None = None) -> list[Comparison]:
+    """Every pair x stage x metric for which both variants have usable trials of the same repeat, then memory, pair by pair."""
+    found = [*_compared(trials, experiment), *_memory_compared(experiment, memory)]
     tested = [index for index, one in enumerate(found) if one.paired.p_value is not None]
     adjusted = holm([p for one in found if (p := one.paired.p_value) is not None])
     p_values = dict(zip(tested, adjusted, strict=True))
     return [_comparison(one, p_values.get(index), len(tested)) for index, one in enumerate(found)]
 
 
-def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment, starts: Mapping[str, str]) -> Iterator[_Compared]:
+def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment) -> Iterator[_Compared]:
     usable = {(trial.plan.variant, trial.plan.stage, trial.plan.repeat): trial for trial in trials if trial.usable}
     repeats = sorted({repeat for _, _, repeat in usable})
     for (left, right), stage in product(pairs(experiment.variants, experiment.variations), experiment.stages.values()):
@@ -108,10 +103,10 @@ def _compared(trials: Sequence[AnalysedTrial], experiment: Experiment, starts: M
         if not both:
             continue
         for metric in latencies_of(stage.arrival):
-            yield _latency(left, right, metric, stage.name, both, labels_of(both, starts))
+            yield _latency(left, right, metric, stage.name, both, labels_of(both))
         if stage.arrival == "closed":
             for metric in RATES:
-                compared = _rate(left, right, metric, stage.name, both, labels_of(both, starts), experiment=experiment)
+                compared = _rate(left, right, metric, stage.name, both, labels_of(both), experiment=experiment)
                 if compared is not None:
                     yield compared
 
@@ -121,9 +116,9 @@ def latencies_of(arrival: str) -> tuple[str, ...]:
     return LATENCIES if arrival == "closed" else OPEN_LATENCIES
 
 
-def labels_of(both: Both, starts: Mapping[str, str]) -> list[tuple[str, str]]:
+def labels_of(both: Both) -> list[tuple[str, str]]:
     """The starts of left and right in each repeat; a side without one counts as started once."""
-    return [(starts.get(one.plan.trial, f"left {one.plan.variant}"), starts.get(other.plan.trial, f"right {other.plan.variant}")) for one, other in both]
+    return [(one.start or f"left {one.plan.variant}", other.start or f"right {other.plan.variant}") for one, other in both]
 
 
 def _memory_compared(experiment: Experiment, memory: MemoryReadings | None) -> Iterator[_Compared]:

@@ -152,14 +152,12 @@ def server_price(cost: Cost | None, experiment: Experiment, variant: str) -> Ser
 
 
 def cost_summary(
-    trials: Sequence[AnalysedTrial], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str], *, variant: str,
-    edges: Sequence[StageResult] = (),
-) -> CostSummary:  # fmt: skip
-    """Prices of one variant; None with the sentence that says why in `basis`. `edges` are loads that searches found."""
+    results: Sequence[StageResult], experiment: Experiment, quality: Sequence[QualityRecord], shared_with: Sequence[str], *, variant: str
+) -> CostSummary:
+    """Prices of one variant from its stages and the edges of its searches; None with the sentence that says why in `basis`."""
     price = server_price(experiment.cost, experiment, variant)
     if experiment.cost is None or price.hour_usd is None:
         return _no_price(price.reason, experiment, price)
-    results = [*stage_results(trials, experiment), *edges]
     if not results:
         return _no_price("no trial can be used: all are missing or void", experiment, price)
     hour, currency = price.hour_usd, experiment.cost.currency

@@ -27,12 +27,9 @@ MEMORIES = ("vram_bytes", "host_rss_bytes")
 class MemoryReadings:
     """Steady memory by variant and repeat."""
 
-    def __init__(
-        self, trials: Sequence[AnalysedTrial], telemetry: Telemetry, servers: Mapping[str, ServerInfo], starts: Mapping[str, str] | None = None
-    ) -> None:  # fmt: skip
-        """`starts` as for `compare.compare`. Readings are of windows that may be used: void trials enter no verdict."""
-        trials = [trial for trial in trials if trial.usable]
-        self._trials, self._telemetry, self._servers, self._starts = trials, telemetry, servers, starts or {}
+    def __init__(self, trials: Sequence[AnalysedTrial], telemetry: Telemetry, servers: Mapping[str, ServerInfo]) -> None:
+        """Readings are of windows that may be used: void trials enter no verdict."""
+        self._trials, self._telemetry, self._servers = [trial for trial in trials if trial.usable], telemetry, servers
 
     def pair(self, left: str, right: str) -> tuple[str, list[tuple[float, float]], list[tuple[str, str]]] | None:
         """(metric, (left, right) bytes of each repeat that both have, their servers' starts); None for one server, and where neither kind was measured
@@ -49,8 +46,8 @@ class MemoryReadings:
         return None
 
     def _start(self, server: ServerInfo, repeat: int) -> str:
-        mine = (trial.plan for trial in self._trials if trial.plan.repeat == repeat and trial.plan.variant in server.variants)
-        return next((self._starts[plan.trial] for plan in mine if plan.trial in self._starts), server.name)
+        mine = (trial for trial in self._trials if trial.plan.repeat == repeat and trial.plan.variant in server.variants)
+        return next((trial.start for trial in mine if trial.start is not None), server.name)
 
     def _by_repeat(self, name: str, server: ServerInfo) -> dict[int, float]:
         hosted = [trial for trial in self._trials if trial.plan.variant in server.variants]

@@ -83,9 +83,9 @@ def span_of(shift: Shift) -> Span:
     return Span(shift.value, *interval, shift.drawn.error, shift.drawn.degrees)
 
 
-def starts_of(baseline: FinishedRun, run: FinishedRun, both: Both) -> list[tuple[str, str]]:
+def starts_of(both: Both) -> list[tuple[str, str]]:
     """The servers' starts; a run whose starts are not known counts as one."""
-    return [(baseline.starts.get(old.plan.trial, "baseline"), run.starts.get(new.plan.trial, "run")) for old, new in both]
+    return [(old.start or "baseline", new.start or "run") for old, new in both]
 
 
 def seed(*names: str) -> int:
@@ -99,8 +99,8 @@ def paired_slices(both: Both, run: FinishedRun, metric: str) -> Sliced:
     return [(pair, (old, new)) for pair, (old, new) in slices if old is not None and new is not None]
 
 
-def rate_starts(baseline: FinishedRun, run: FinishedRun, both: Sliced, metric: str) -> tuple[StartVariance, list[tuple[str, str]]]:
+def rate_starts(run: FinishedRun, both: Sliced, metric: str) -> tuple[StartVariance, list[tuple[str, str]]]:
     """What starts add to the relative change of a rate; and the starts."""
-    labels, trials = starts_of(baseline, run, [pair for pair, _ in both]), [old for (old, _), _ in both]
+    labels, trials = starts_of([pair for pair, _ in both]), [old for (old, _), _ in both]
     mean = sum(float(old.mean()) for _, (old, _) in both) / len(both)
     return start_variance(labels, rate_start_sd(metric, trials, mean, run.experiment) / mean if mean else 0.0), labels

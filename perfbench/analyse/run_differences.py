@@ -57,7 +57,7 @@ def _latency(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, 
     if not both:
         return empty(metric, statistic, "no repeat that both runs can use (void trials are left out)")
     rows = [_paired_rows(old, new, metric) for old, new in both]
-    labels = [pair for pair, (old, _) in zip(starts_of(baseline, run, both), rows, strict=True) if len(old)]
+    labels = [pair for pair, (old, _) in zip(starts_of(both), rows, strict=True) if len(old)]
     allowance = start_variance(labels, start_sd(metric, both[0][0].plan.arrival))
     found = change(rows, statistic, seed=seed(variant, stage, metric, statistic), starts=allowance)
     few = f"too few requests for {statistic}" if any(len(old) for old, _ in rows) else nothing_paired(metric)
@@ -81,7 +81,7 @@ def _rate(baseline: FinishedRun, run: FinishedRun, variant: str, stage: str, met
     if not both:
         used = paired_trials(baseline, run, variant, stage)
         return empty(metric, "rate", "answers came without usage" if used else "no repeat that both runs can use (void trials are left out)")
-    starts, labels = rate_starts(baseline, run, both, metric)
+    starts, labels = rate_starts(run, both, metric)
     found = change([rows for _, rows in both], "mean", seed=seed(variant, stage, metric), starts=starts, spans=slices_spanned([pair for pair, _ in both]))
     return from_change(metric, "rate", found, "", starts_seen(labels))
 

@@ -44,7 +44,7 @@ def price_moved(baseline: FinishedRun, run: FinishedRun, variant: str, metric: s
     turned = tuple(_priced(hour, result, metric) for hour, result in zip((hours[0], hours[1]), (at[0], at[1]), strict=True))
     if None in turned:
         return empty(metric, "price", "answers came without usage")
-    starts, labels = rate_starts(baseline, run, both, rate)
+    starts, labels = rate_starts(run, both, rate)
     rows, spans = [rows for _, rows in both], slices_spanned([pair for pair, _ in both])
     found = change(rows, "mean", seed=seed(variant, metric), turned=tuple(one for one in turned if one is not None), starts=starts, spans=spans)
     note = f"at stage {at[0].stage}, then {at[1].stage}" if at[0].stage != at[1].stage else ""
@@ -138,7 +138,7 @@ def energy_moved(baseline: FinishedRun, run: FinishedRun, variant: str, stage: s
     if len(known) < len(both):
         return empty(metric, "mean", "there is no energy counter in both runs")
     size, after = (sum(pair[side] for pair in known) / len(known) for side in (0, 1))
-    labels = starts_of(baseline, run, both)
+    labels = starts_of(both)
     starts = start_variance(labels, start_sd(metric, "closed"))
     relative = _few([new / old - 1 for old, new in known], starts.hidden)
     difference = _few([new - old for old, new in known], starts.scaled(size).hidden)

@@ -18,7 +18,7 @@ left and right are two servers and 0 where they are one. The rest, c - g / R, is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 START_SD = {"closed": 0.015, "open": 0.045}
@@ -89,8 +89,3 @@ def starts_seen(labels: Sequence[tuple[str, str]]) -> int:
     if all(left == right for left, right in labels):
         return 0
     return min(len({pair[side] for pair in labels}) for side in (0, 1))
-
-
-def labels_of(both: Sequence[tuple[str, str]], starts: Mapping[str, str], sides: tuple[str, str]) -> list[tuple[str, str]]:
-    """Starts of paired trials (left, right); trials whose start is not known count as one start of their side's name."""
-    return [(starts.get(left, sides[0]), starts.get(right, sides[1])) for left, right in both]

@@ -58,19 +58,19 @@ def summarise(folder: RunFolder) -> Summary:
     trials, probes = [trial for trial in every if trial.plan.search is None], [trial for trial in every if trial.plan.search is not None]
     found = {variant: capacities(folder, variant, experiment, _of(variant, probes)) for variant in experiment.variants}
     quality = answers_of(folder, experiment)
-    at_slo = {
-        variant: best_at_slo([*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)])
+    results = {
+        variant: [*stage_results(_of(variant, trials), experiment), *edge_results(_of(variant, probes), found[variant], experiment)]
         for variant in experiment.variants
     }
+    at_slo = {variant: best_at_slo(results[variant]) for variant in experiment.variants}
     variants = {
         variant: _variant(
             variant, folder=folder, trials=trials, quality=quality, experiment=experiment, telemetry=telemetry, servers=by_variant, manifest=manifest,
-            probes=_of(variant, probes), found=found[variant], best=at_slo[variant],
+            probes=_of(variant, probes), found=found[variant], results=results[variant],
         )
         for variant in experiment.variants
     }
-    starts = server_starts(folder)
-    comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant, starts), starts)
+    comparisons = compare(trials, experiment, MemoryReadings(trials, telemetry, by_variant))
     reference = [msgspec.convert(data, ReferenceCheck) for data in folder.finished("reference_check").values()]
     faithful = fidelity(folder, manifest, experiment, quality)
     under_load = busy_and_idle(folder, experiment)
@@ -224,7 +224,7 @@ def _variant(
     manifest: Manifest,
     probes: Sequence[AnalysedTrial],
     found: Sequence[CapacitySummary],
-    best: StageResult | None,
+    results: Sequence[StageResult],
 ) -> VariantSummary:
     server, mine = servers.get(variant), _of(variant, trials)
     hosted = set(server.variants) if server is not None else set()
@@ -234,12 +234,12 @@ def _variant(
         trials=[trial.summary for trial in mine],
         stages=stage_summaries(mine),
         memory=memory,
-        cost=cost_summary(mine, experiment, quality[variant], memory.shared_with, variant=variant, edges=edge_results(probes, found, experiment)),
+        cost=cost_summary(results, experiment, quality[variant], memory.shared_with, variant=variant),
         quality=decided(folder, quality, variant, experiment),
         capacity=next((one for one in found if one.find == "max_rate"), None),
         concurrency=next((one for one in found if one.find == "max_concurrency"), None),
         probes=[trial.summary for trial in probes],
-        at_slo=_at_slo(best),
+        at_slo=_at_slo(best_at_slo(results)),
     )
 
 

@@ -45,8 +45,6 @@ class FinishedRun:
     trials: dict[tuple[str, str, int], AnalysedTrial]
     """By variant, stage and repeat; void trials too."""
     quality: dict[str, list[QualityRecord]]
-    starts: dict[str, str]
-    """Trial -> the start of the server that answered it."""
 
     def usable(self, variant: str, stage: str) -> dict[int, AnalysedTrial]:
         """By repeat; void trials enter no verdict."""
@@ -71,7 +69,7 @@ def finished_run(path: str | Path) -> FinishedRun:
         for plan in manifest.trials
         if plan.trial in outcomes and keys[plan.trial] in told
     }
-    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment), starts)
+    return FinishedRun(folder.path, manifest, summary, experiment, trials, answers_of(folder, experiment))
 
 
 def check_comparable(baseline: FinishedRun, run: FinishedRun, allow: Collection[str]) -> list[Unlike]:
